@@ -1,0 +1,89 @@
+"""What a loader hands over: a batch of pairs, and the step from stored to normalised pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+
+from loaders.config import PixelType
+
+__all__ = ["MEAN_RGB", "STD_RGB", "PairBatch", "normalise", "torch_dtype"]
+
+# ImageNet statistics, for RGB in 0..1, as the published trackers use them.
+MEAN_RGB = (0.485, 0.456, 0.406)
+STD_RGB = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class PairBatch:
+    """B pairs of one rank. T and S are the sides of template and search crops, K other boxes.
+
+    Attributes
+    ----------
+    template : (B, 3, T, T) RGB, uint8 0..255 or normalised floats
+    search : (B, 3, S, S) alike
+    template_box, search_box : (B, 4) float32 xyxy, pixels of the crop that each belongs to; not
+        clipped to it. In a negative pair `search_box` is the other object's box.
+    other_boxes : (B, K, 4) float32, further boxes of the search picture, K the most of this batch
+    other_mask : (B, K) bool, which of those are there
+    positive : (B,) bool, both crops show one object
+    sample : (B,) int64, number in the epoch
+    epoch : of all samples
+    stats : of making this batch: ``wait_s``, seconds that the consumer waited for it
+    """
+
+    template: torch.Tensor
+    search: torch.Tensor
+    template_box: torch.Tensor
+    search_box: torch.Tensor
+    other_boxes: torch.Tensor
+    other_mask: torch.Tensor
+    positive: torch.Tensor
+    sample: torch.Tensor
+    epoch: int
+    stats: Mapping[str, float]
+
+    def to(self, device: torch.device | str) -> PairBatch:
+        """Copy to a device; without waiting where the tensors are pinned."""
+        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in TENSOR_FIELDS}
+        return replace(self, **moved)
+
+
+TENSOR_FIELDS = (
+    "template",
+    "search",
+    "template_box",
+    "search_box",
+    "other_boxes",
+    "other_mask",
+    "positive",
+    "sample",
+)
+
+
+def torch_dtype(pixels: PixelType) -> torch.dtype:
+    """Torch's type of that name."""
+    dtype: torch.dtype = getattr(torch, pixels)
+    return dtype
+
+
+def normalise(pixels: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Turn stored pixels into a network's input.
+
+    Parameters
+    ----------
+    pixels : (B, 3, H, W); uint8 RGB 0..255, or floats, which are normalised already
+    dtype : of the result
+
+    Returns
+    -------
+    (B, 3, H, W), ``(RGB / 255 - mean) / std``, in the memory layout of `pixels`
+    """
+    if pixels.dtype != torch.uint8:
+        return pixels.to(dtype)
+    std = torch.tensor(STD_RGB, device=pixels.device).view(1, 3, 1, 1)
+    mean = torch.tensor(MEAN_RGB, device=pixels.device).view(1, 3, 1, 1)
+    # float32 first: 1 / 255 in half precision would cost two bits
+    return (pixels.float() * (1 / (255 * std)) - mean / std).to(dtype)

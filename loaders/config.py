@@ -1,0 +1,66 @@
+"""The ``data:`` section of a run's configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt
+
+from loaders.plan import SamplerConfig
+from loaders.recipe import Recipe
+
+__all__ = ["BackendName", "PairConfig", "PixelType", "StorageName"]
+
+BackendName = Literal["auto", "dali", "cpu", "dali-cpu", "reference"]
+PixelType = Literal["uint8", "float16", "bfloat16", "float32"]
+StorageName = Literal["shards"]
+
+PUBLISHED_WEIGHTS = {"coco": 0.15, "got10k": 0.30, "lasot": 0.30, "trackingnet": 0.25}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PairConfig:
+    """Which data, which pairs, which pixels.
+
+    Attributes
+    ----------
+    path : a folder with a manifest.json, or a parent of such; by default $SIAMSTREAM_SHARDS or
+        data/shards
+    datasets : names of the data sets to use, all of which must be there; empty: those of `weights`
+        that are there
+    weights : share of the pairs by data set; renormalised over the data sets used
+    require_all : a data set of `weights` that is not there is an error instead of a warning
+    storage : how the bytes are read; ``shards``: tar shards by memory map
+    backend : what decodes and augments; ``auto``: dali with CUDA, else cpu
+    threads : decoding threads of one process; 0: all cores that it may use
+    prefetch : batches made ahead
+    timeout_s : a batch that takes longer than this is an error, never a hang
+    pixels : type of the pixels; uint8 is 0..255, the others are normalised
+    channels_last : memory layout of the pixels
+    template_px, search_px : sides of the crops
+    pairs_per_epoch : samples of one epoch
+    seed : of the sample stream
+    sampler, recipe : which pairs, which augmentations
+    """
+
+    path: str | None = None
+    datasets: tuple[str, ...] = ()
+    weights: Mapping[str, Annotated[float, Gt(0)]] = field(
+        default_factory=lambda: dict(PUBLISHED_WEIGHTS)
+    )
+    require_all: bool = False
+    storage: StorageName = "shards"
+    backend: BackendName = "auto"
+    threads: Annotated[int, Ge(0)] = 0
+    prefetch: Annotated[int, Ge(1)] = 4
+    timeout_s: Annotated[float, Gt(0)] = 300.0
+    pixels: PixelType = "uint8"
+    channels_last: bool = False
+    template_px: Annotated[int, Ge(16)] = 255
+    search_px: Annotated[int, Ge(16)] = 255
+    pairs_per_epoch: Annotated[int, Ge(1)] = 320_000
+    seed: Annotated[int, Ge(0)] = 7
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    recipe: Recipe = field(default_factory=Recipe)

@@ -1,0 +1,262 @@
+"""`PairLoader`: batches of pairs for one rank, made ahead, resumable at every batch."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import suppress
+from typing import Any
+
+import torch
+
+from configs.strict import ConfigError
+from loaders.batch import PairBatch, normalise, torch_dtype
+from loaders.config import BackendName, PairConfig
+from loaders.sets import DataSets, open_sets
+from loaders.work import Backend, Work, prepare
+from shards.errors import MismatchError, SiamstreamError, StorageError
+
+__all__ = ["PairLoader", "make_backend"]
+
+
+def make_backend(
+    config: PairConfig, sets: DataSets, max_batch: int, device: torch.device
+) -> tuple[BackendName, Backend]:
+    """Choose and build the backend of a configuration; returns its name too."""
+    name = config.backend
+    if name == "auto":
+        name = "dali" if device.type == "cuda" else "cpu"
+    if name == "dali" and device.type != "cuda":
+        raise ConfigError(
+            f"data.backend 'dali' decodes on a CUDA device, got device '{device}'; "
+            "use 'cpu', or 'dali-cpu' to try the same graph without a GPU"
+        )
+    match name:
+        case "reference":
+            from loaders.reference import ReferenceBackend
+
+            return name, ReferenceBackend(config.channels_last)
+        case "cpu":
+            from loaders.cpu import CpuBackend
+
+            return name, CpuBackend(sets.crop_size, config.threads, config.channels_last)
+        case _:
+            from loaders.cpu import usable_cores
+            from loaders.dali import DaliBackend
+
+            return name, DaliBackend(
+                frame_px=sets.crop_size,
+                template_px=config.template_px,
+                search_px=config.search_px,
+                max_batch=max_batch,
+                device_id=(device.index or 0) if name == "dali" else None,
+                threads=config.threads or usable_cores(),
+                prefetch=config.prefetch,
+                channels_last=config.channels_last,
+            )
+
+
+class PairLoader:
+    """Endless iterator over the `PairBatch` es of one rank.
+
+    A step of the run takes ``batch_size`` consecutive samples of the epoch; rank r of w takes those
+    at r, r + w, ... of them. An epoch has ``pairs_per_epoch // batch_size`` steps; pairs are drawn
+    with replacement, so the few samples beyond the last whole batch are simply not drawn. The state
+    is the epoch and the samples consumed of it: batches made ahead do not count.
+
+    Parameters
+    ----------
+    config : the ``data:`` section
+    rank, world_size : of this process
+    device : where the batches go
+    batch_size : pairs of one step, all ranks together
+
+    Raises
+    ------
+    DataError, MismatchError, FormatError : if the data are not there or do not fit
+    ConfigError : if the world is larger than the batch, or the backend needs another device
+    """
+
+    def __init__(
+        self,
+        config: PairConfig,
+        rank: int = 0,
+        world_size: int = 1,
+        device: torch.device | str = "cpu",
+        *,
+        batch_size: int = 32,
+    ) -> None:
+        if not 0 <= rank < world_size:
+            raise ConfigError(f"rank {rank} of a world of {world_size}")
+        if world_size > batch_size:
+            raise ConfigError(
+                f"batch_size {batch_size} is smaller than the world of {world_size} processes: "
+                "every process needs at least one pair; raise the batch size or start fewer"
+            )
+        if batch_size > config.pairs_per_epoch:
+            raise ConfigError(
+                f"batch_size {batch_size} is larger than data.pairs_per_epoch "
+                f"{config.pairs_per_epoch}: an epoch would have no step"
+            )
+        self.config, self.rank, self.world_size = config, rank, world_size
+        self.batch_size, self.device = batch_size, torch.device(device)
+        self.sets = open_sets(config)
+        own = -(-batch_size // world_size)
+        self.backend_name, self._backend = make_backend(config, self.sets, own, self.device)
+        self._planner = ThreadPoolExecutor(1, thread_name_prefix="planner")
+        self._ahead: deque[Future[tuple[Work, Any]]] = deque()
+        self._next = self._position = (0, 0)  # to be planned next; to be handed over next
+        self._totals = {"batches": 0, "pairs": 0, "wait_s": 0.0}
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of one epoch."""
+        return self.config.pairs_per_epoch // self.batch_size
+
+    def __enter__(self) -> PairLoader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[PairBatch]:
+        return self
+
+    def _after(self, position: tuple[int, int]) -> tuple[int, int]:
+        """Position one step later: the next epoch begins where no whole batch is left."""
+        epoch, consumed = position[0], position[1] + self.batch_size
+        if consumed + self.batch_size > self.config.pairs_per_epoch:
+            return epoch + 1, 0
+        return epoch, consumed
+
+    def _make(self, position: tuple[int, int]) -> tuple[Work, Any]:
+        epoch, consumed = position
+        count = len(range(self.rank, self.batch_size, self.world_size))
+        work = prepare(self.sets, self.config, epoch, consumed + self.rank, count, self.world_size)
+        for crops in (work.template, work.search):
+            for source in set(crops.sources):
+                rows = crops.rows[[one is source for one in crops.sources]]
+                source.storage.will_need(source.ranges(rows))
+        return work, self._backend.start(work)
+
+    def _fill(self) -> None:
+        while len(self._ahead) < self.config.prefetch:
+            self._ahead.append(self._planner.submit(self._make, self._next))
+            self._next = self._after(self._next)
+
+    def __next__(self) -> PairBatch:
+        """Return the next batch.
+
+        Raises
+        ------
+        BadSample : if a picture of it is damaged
+        StorageError : if bytes cannot be read, or it takes longer than ``timeout_s``
+        """
+        started = time.perf_counter()
+        limit = self.config.timeout_s
+        self._fill()
+        try:
+            work, handle = self._ahead.popleft().result(limit)
+            template, search = self._backend.finish(handle, limit)
+        except FutureTimeout as error:
+            raise StorageError(
+                f"epoch {self._position[0]}, samples from {self._position[1]}: no batch within "
+                f"data.timeout_s={limit:g} s; storage stalls or decoding hangs"
+            ) from error
+        self._fill()
+        batch = self._hand_over(work, template, search, started)
+        self._position = self._after(self._position)
+        return batch
+
+    def _hand_over(
+        self, work: Work, template: torch.Tensor, search: torch.Tensor, started: float
+    ) -> PairBatch:
+        cuda = self.device.type == "cuda"
+
+        def tensor(values: Any) -> torch.Tensor:
+            out = torch.as_tensor(values)
+            return (out.pin_memory() if cuda else out).to(self.device, non_blocking=True)
+
+        def pixels(values: torch.Tensor) -> torch.Tensor:
+            moved = values if values.device.type == self.device.type else tensor(values)
+            if self.config.pixels == "uint8":
+                return moved
+            return normalise(moved, torch_dtype(self.config.pixels))
+
+        wait_s = time.perf_counter() - started
+        self._totals["batches"] += 1
+        self._totals["pairs"] += len(work)
+        self._totals["wait_s"] += wait_s
+        return PairBatch(
+            template=pixels(template),
+            search=pixels(search),
+            template_box=tensor(work.template_box),
+            search_box=tensor(work.search_box),
+            other_boxes=tensor(work.other_boxes),
+            other_mask=tensor(work.other_mask),
+            positive=tensor(work.plan.positive),
+            sample=tensor(work.plan.sample),
+            epoch=work.epoch,
+            stats={"wait_s": wait_s},
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Position after the last batch handed over, and what the sample stream depends on."""
+        epoch, consumed = self._position
+        return {
+            "epoch": epoch,
+            "consumed": consumed,
+            "seed": self.config.seed,
+            "pairs_per_epoch": self.config.pairs_per_epoch,
+            "data": self.sets.fingerprints(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on exactly after the batch at which `state_dict` was taken.
+
+        Raises
+        ------
+        MismatchError : if the seed, the epoch's length or the data are others
+        """
+        own = self.state_dict()
+        for key, meaning in (
+            ("seed", "data.seed"),
+            ("pairs_per_epoch", "data.pairs_per_epoch"),
+            ("data", "the packed data (SHA-256 of the indexes)"),
+        ):
+            if state[key] != own[key]:
+                raise MismatchError(
+                    f"cannot go on with this sample stream: {meaning} was {state[key]}, "
+                    f"now {own[key]}"
+                )
+        self._drop_ahead()
+        self._next = self._position = (int(state["epoch"]), int(state["consumed"]))
+
+    def _drop_ahead(self) -> None:
+        """Let go of the batches made ahead; those under way are finished first."""
+        pending, self._ahead = self._ahead, deque()
+        for future in pending:
+            if not future.cancel():
+                # A damaged sample in a batch that nobody will see is nobody's error.
+                with suppress(SiamstreamError):
+                    _, handle = future.result(self.config.timeout_s)
+                    self._backend.finish(handle, self.config.timeout_s)
+
+    def stats(self) -> dict[str, float]:
+        """Totals since the start: batches, pairs, seconds waited for batches."""
+        return dict(self._totals)
+
+    def describe(self) -> dict[str, Any]:
+        """Facts for a run's records: data sets, weights, what is missing, backend."""
+        return {**self.sets.describe(), "backend": self.backend_name}
+
+    def close(self) -> None:
+        """Stop all threads. The loader cannot be used afterwards."""
+        for future in self._ahead:
+            future.cancel()
+        self._planner.shutdown(wait=True, cancel_futures=True)
+        self._ahead.clear()
+        self._backend.close()

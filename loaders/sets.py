@@ -1,0 +1,211 @@
+"""Find the data sets of a run on disk: indexes, weights, what is missing."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from loaders.config import PairConfig
+from loaders.plan import PairTables
+from shards.errors import BadSample, DataError, MismatchError
+from shards.format import Manifest, dataset_folders
+from shards.geometry import Grid
+from shards.index import Index, crc32c
+from shards.storage import LocalStorage, Range, Storage
+
+__all__ = ["DataSet", "DataSets", "default_shards", "open_sets"]
+
+HOW_TO_GET_DATA = (
+    "pack one with 'python -m packer lasot', or make a small demo data set with "
+    "'python -m packer demo' and then 'python -m packer lasot --stride 3'"
+)
+
+
+def default_shards() -> Path:
+    """Parent of the packed data sets: $SIAMSTREAM_SHARDS, or data/shards."""
+    return Path(os.environ.get("SIAMSTREAM_SHARDS") or "data/shards")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class DataSet:
+    """One packed data set that is open for reading."""
+
+    folder: Path
+    manifest: Manifest
+    index: Index
+    storage: Storage
+    weight: float
+
+    def ranges(self, rows: npt.NDArray[np.int64]) -> list[Range]:
+        """Where the pictures of rows are."""
+        index = self.index
+        return [
+            Range(index.file(row), int(index.offset[row]), int(index.size[row])) for row in rows
+        ]
+
+    def read(self, row: int) -> memoryview:
+        """Encoded picture of a row, its checksum verified.
+
+        Raises
+        ------
+        BadSample : if the bytes are not those that were packed
+        StorageError : if they cannot be read
+        """
+        index = self.index
+        one = Range(index.file(row), int(index.offset[row]), int(index.size[row]))
+        (data,) = self.storage.read_many([one])
+        found = crc32c(data)
+        if found != index.crc[row]:
+            raise self.bad(row, f"CRC-32C is {found:08x}, the index says {index.crc[row]:08x}")
+        return data
+
+    def bad(self, row: int, reason: str) -> BadSample:
+        """Error that names a row's sample."""
+        file = str(self.folder / self.index.file(row))
+        return BadSample(file, self.index.key(row), int(self.index.offset[row]), reason)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class DataSets:
+    """The data sets of a run.
+
+    Attributes
+    ----------
+    sets : with weights that sum to 1, in the order of their names
+    tables : for the plan
+    missing : names with a weight that are not on disk
+    warnings : one line each
+    grid, crop_size : of all stored crops
+    """
+
+    sets: tuple[DataSet, ...]
+    tables: PairTables
+    missing: tuple[str, ...]
+    warnings: tuple[str, ...]
+    grid: Grid
+    crop_size: int
+
+    def fingerprints(self) -> dict[str, str]:
+        """SHA-256 of the index by data set: changes with any sample."""
+        return {one.manifest.name: str(one.manifest.index["sha256"]) for one in self.sets}
+
+    def describe(self) -> dict[str, Any]:
+        """Facts for a run's records."""
+        return {
+            "datasets": {
+                one.manifest.name: {
+                    "folder": str(one.folder),
+                    "weight": one.weight,
+                    "index_sha256": one.manifest.index["sha256"],
+                    **one.manifest.counts,
+                }
+                for one in self.sets
+            },
+            "missing": list(self.missing),
+            "grid": self.grid,
+            "crop_size": self.crop_size,
+            "warnings": list(self.warnings),
+        }
+
+
+def _wanted(
+    config: PairConfig, path: Path, found: dict[str, Path]
+) -> tuple[dict[str, float], list[str], list[str]]:
+    """Weights of the data sets to use, those missing, and warnings."""
+    warnings: list[str] = []
+    if not config.datasets and list(found.values()) == [path]:
+        return dict.fromkeys(found, 1.0), [], []
+    names = config.datasets or tuple(config.weights)
+    missing = [name for name in names if name not in found]
+    use = {name: config.weights.get(name, 0.0) for name in names if name in found}
+    unweighted = [name for name, weight in use.items() if weight == 0]
+    if unweighted:
+        raise DataError(
+            f"data.datasets names {', '.join(unweighted)} without a weight; add "
+            + ", ".join(f"--set data.weights.{name}=1.0" for name in unweighted)
+        )
+    if missing and (config.datasets or config.require_all):
+        raise DataError(
+            f"{path}: no packed data set {', '.join(missing)}; there are: "
+            f"{', '.join(found) or 'none'}; {HOW_TO_GET_DATA}"
+        )
+    if missing and use:
+        total = sum(use.values())
+        used = ", ".join(f"{name} {weight / total:.3g}" for name, weight in use.items())
+        warnings.append(
+            f"no {', '.join(missing)} in {path}: going on with {used} "
+            "(data.require_all=true makes this an error)"
+        )
+    ignored = [name for name in found if name not in use and not config.datasets]
+    if ignored:
+        warnings.append(
+            f"{path} also has {', '.join(ignored)}, not used: without a weight in data.weights"
+        )
+    return use, missing, warnings
+
+
+def open_sets(config: PairConfig) -> DataSets:
+    """Open the data sets that a configuration names.
+
+    Raises
+    ------
+    DataError : if none, or not all that were named, are there
+    MismatchError : if their crops differ in size or grid
+    FormatError : if one is damaged
+    """
+    path = Path(config.path) if config.path else default_shards()
+    folders = dataset_folders(path)
+    manifests = {folder: Manifest.read(folder) for folder in folders}
+    found = {manifest.name: folder for folder, manifest in manifests.items()}
+    if len(found) != len(folders):
+        names = ", ".join(sorted(manifest.name for manifest in manifests.values()))
+        raise DataError(f"{path}: two folders hold the same data set: {names}")
+    if not found:
+        state = "has no packed data set" if path.is_dir() else "does not exist"
+        raise DataError(f"{path} {state} (no manifest.json): {HOW_TO_GET_DATA}")
+    use, missing, warnings = _wanted(config, path, found)
+    if not use:
+        raise DataError(
+            f"{path} has {', '.join(found)}, but none of them has a weight in data.weights; add "
+            f"--set data.weights.{next(iter(found))}=1.0"
+        )
+    total = sum(use.values())
+    sets = []
+    for name in sorted(use):
+        folder = found[name]
+        manifest = manifests[folder]
+        sets.append(
+            DataSet(
+                folder=folder,
+                manifest=manifest,
+                index=Index.checked(folder, manifest),
+                storage=LocalStorage(folder),
+                weight=use[name] / total,
+            )
+        )
+    forms = {(one.manifest.grid, one.manifest.crop_size) for one in sets}
+    if len(forms) > 1:
+        listed = ", ".join(
+            f"{one.manifest.name}: {one.manifest.grid}, {one.manifest.crop_size} px" for one in sets
+        )
+        raise MismatchError(f"{path}: crops of different grid or size ({listed}); pack them alike")
+    grid, crop_size = forms.pop()
+    if max(config.template_px, config.search_px) > crop_size:
+        raise MismatchError(
+            f"{path}: stored crops have {crop_size} px, data.search_px is {config.search_px} and "
+            f"data.template_px {config.template_px}; pack larger crops (--size) or ask for smaller"
+        )
+    tables = PairTables([one.index for one in sets], [one.weight for one in sets], config.sampler)
+    return DataSets(
+        sets=tuple(sets),
+        tables=tables,
+        missing=tuple(missing),
+        warnings=tuple(warnings),
+        grid=grid,
+        crop_size=crop_size,
+    )

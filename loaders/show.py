@@ -1,0 +1,76 @@
+"""Pairs as pictures: what a person looks at to believe a loader."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from loaders.config import PairConfig
+from loaders.loader import make_backend
+from loaders.sets import DataSet, open_sets
+from loaders.work import Work, prepare
+from shards.draw import Tile
+
+__all__ = ["pair_tiles"]
+
+_KINDS = ("same instance", "same category", "any")
+
+
+def _text(work: Work, i: int, source: DataSet) -> str:
+    plan, index = work.plan, source.index
+    z, x = int(plan.template_row[i]), int(plan.search_row[i])
+    done = [
+        name
+        for name, crops in (("z", work.template), ("x", work.search))
+        for name in (
+            [f"{name} flipped"] * bool(crops.params.flipped[i])
+            + [f"{name} coloured"] * bool(crops.params.colored[i])
+        )
+    ]
+    sign = "positive" if plan.positive[i] else "negative"
+    return (
+        f"#{plan.sample[i]} {source.manifest.name}, {_KINDS[plan.kind[i]]}, {sign}\n"
+        f"z {index.sequence(z)}/{index.track[z]} frame {index.frame[z]}\n"
+        f"x {index.sequence(x)}/{index.track[x]} frame {index.frame[x]}\n{', '.join(done) or '-'}"
+    )
+
+
+def pair_tiles(
+    config: PairConfig, epoch: int, first: int, count: int
+) -> tuple[list[Tile], int, tuple[str, ...]]:
+    """Make `count` samples of an epoch and lay template and search side by side.
+
+    Parameters
+    ----------
+    config : with ``pixels="uint8"`` and ``channels_last=True``
+    epoch, first, count : which samples
+
+    Returns
+    -------
+    one tile for every sample, how many pairs are positive, the warnings of opening the data
+    """
+    sets = open_sets(config)
+    device = torch.device("cuda" if config.backend == "dali" else "cpu")
+    _, backend = make_backend(config, sets, count, device)
+    work = prepare(sets, config, epoch, first, count)
+    template, search = backend.finish(backend.start(work), config.timeout_s)
+    z, x = (pixels.permute(0, 2, 3, 1).cpu().numpy() for pixels in (template, search))
+    backend.close()
+    tiles = []
+    for i in range(count):
+        height = max(config.template_px, config.search_px)
+        picture = np.zeros((height, config.template_px + config.search_px, 3), np.uint8)
+        picture[: config.template_px, : config.template_px] = z[i]
+        picture[: config.search_px, config.template_px :] = x[i]
+        right = np.array([config.template_px, 0] * 2, np.float32)
+        others = work.other_boxes[i][work.other_mask[i]]
+        boxes = np.concatenate([work.template_box[[i]], work.search_box[[i]] + right])
+        tiles.append(
+            Tile(
+                picture=picture,
+                boxes=np.concatenate([boxes, others + right]),
+                targets=2,
+                text=_text(work, i, work.search.sources[i]),
+            )
+        )
+    return tiles, int(work.plan.positive.sum()), sets.warnings

@@ -1,0 +1,3 @@
+"""Crops in WebDataset tar shards: format, geometry, storage, index and verification."""
+
+__all__: list[str] = []

@@ -1,0 +1,316 @@
+"""Names, sample descriptions and the manifest: format version 1, as FORMAT.md specifies it.
+
+Arrays here are small and per sample; the columns of a whole data set are in `shards.index`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote
+
+import numpy as np
+
+from shards.errors import FormatError, VersionError
+from shards.geometry import GRIDS, Float, Grid
+
+__all__ = [
+    "FORMAT_VERSION",
+    "INDEX_NAME",
+    "MANIFEST_NAME",
+    "Kind",
+    "Manifest",
+    "Sample",
+    "ShardInfo",
+    "check_dataset_name",
+    "check_file_name",
+    "dataset_folders",
+    "sample_key",
+    "shard_name",
+]
+
+FORMAT_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+INDEX_NAME = "index.arrow"
+Kind = Literal["image", "video"]
+
+_DATASET = re.compile(r"[a-z0-9][a-z0-9_-]*")
+_FILE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
+
+
+def check_dataset_name(name: str) -> str:
+    """Return `name` if it can name a data set: lower-case letters, digits, ``_`` and ``-``."""
+    if not _DATASET.fullmatch(name):
+        raise FormatError(
+            f"data set name {name!r}: use lower-case letters, digits, '_' and '-', as in 'got10k'"
+        )
+    return name
+
+
+def check_file_name(name: str) -> str:
+    """Return `name` if it is a plain file name: no folder, no leading dot, no URL, no pipe."""
+    if not _FILE.fullmatch(name):
+        raise FormatError(
+            f"file name {name!r} in an index or manifest: only plain names beside it are allowed"
+        )
+    return name
+
+
+def shard_name(dataset: str, number: int) -> str:
+    """File name of a shard, ``<dataset>-<number:06d>.tar``."""
+    return f"{check_dataset_name(dataset)}-{number:06d}.tar"
+
+
+def sample_key(sequence: str, track: int, frame: int) -> str:
+    """WebDataset key ``<sequence>/<track>_<frame:08d>``.
+
+    Characters of the sequence other than ASCII letters, digits, ``-``, ``_`` and ``~`` are
+    percent-encoded (UTF-8), so that any name is one folder, has no dot and stays unique.
+    """
+    folder = quote(sequence, safe="").replace(".", "%2E")
+    if not folder or track < 0 or frame < 0:
+        raise FormatError(
+            f"a sample needs a sequence name and numbers from 0, got {sequence!r}, {track}, {frame}"
+        )
+    return f"{folder}/{track}_{frame:08d}"
+
+
+def _short(values: Float) -> Any:
+    """Nested lists of Python floats that print as the shortest text that is the same float32."""
+    if values.ndim == 0:
+        return float(str(np.float32(values)))
+    return [_short(v) for v in values]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Sample:
+    """Everything known about one crop but its pixels.
+
+    Attributes
+    ----------
+    sequence, track, frame : where it comes from; `frame` is the data set's own number
+    kind : ``video``, or ``image`` for data sets of single pictures
+    fps : annotation rate of the video, or None where unknown
+    boxes : (K, 4) float32 xyxy in crop pixels, the target first
+    categories : K class names, the target's first
+    ignore : K flags; True for crowds and other boxes that are not single objects
+    visible : visible share of the target, 0..1, or None where not annotated
+    mean_rgb : (3,) float32, mean colour of the whole source frame, which fills the crop's border
+    source : path of the source frame relative to the raw root
+    source_size : width and height of the source frame
+    region : (4,) float32 xyxy, the part of the source frame that the crop shows, in its pixels
+    """
+
+    sequence: str
+    track: int
+    frame: int
+    kind: Kind
+    fps: float | None
+    boxes: Float
+    categories: tuple[str, ...]
+    ignore: tuple[bool, ...]
+    visible: float | None
+    mean_rgb: Float
+    source: str
+    source_size: tuple[int, int]
+    region: Float
+
+    def __post_init__(self) -> None:
+        for name, shape in (
+            ("boxes", (len(self.categories), 4)),
+            ("mean_rgb", (3,)),
+            ("region", (4,)),
+        ):
+            value = np.asarray(getattr(self, name), np.float32)
+            if value.shape != shape or not np.isfinite(value).all():
+                raise FormatError(
+                    f"{self.key}: {name} must be finite numbers of shape {shape}, "
+                    f"got {value.tolist()}"
+                )
+            object.__setattr__(self, name, value)
+        if not self.categories or len(self.ignore) != len(self.categories):
+            raise FormatError(
+                f"{self.key}: {len(self.categories)} categories and {len(self.ignore)} ignore "
+                "flags; a sample has one of each for every box, and at least the target's box"
+            )
+
+    @property
+    def key(self) -> str:
+        """WebDataset key."""
+        return sample_key(self.sequence, self.track, self.frame)
+
+    @property
+    def category(self) -> str:
+        """Class name of the target."""
+        return self.categories[0]
+
+    def to_json(self) -> bytes:
+        """Return the ``.json`` member of the sample: ASCII, one line, numbers exact to float32."""
+        facts = {
+            "sequence": self.sequence,
+            "track": self.track,
+            "frame": self.frame,
+            "kind": self.kind,
+            "fps": None if self.fps is None else _short(np.float32(self.fps)),  # type: ignore[arg-type]
+            "boxes": _short(self.boxes),
+            "categories": list(self.categories),
+            "ignore": list(self.ignore),
+            "category": self.category,
+            "visible": None if self.visible is None else _short(np.float32(self.visible)),  # type: ignore[arg-type]
+            "mean_rgb": _short(self.mean_rgb),
+            "source": self.source,
+            "source_size": list(self.source_size),
+            "region": _short(self.region),
+        }
+        return json.dumps(facts, separators=(",", ":")).encode() + b"\n"
+
+    @classmethod
+    def from_json(cls, data: bytes, where: str) -> Sample:
+        """Read a ``.json`` member.
+
+        Parameters
+        ----------
+        data : bytes of the member
+        where : shard and member, for messages
+
+        Raises
+        ------
+        FormatError : if it is not such a member
+        """
+        try:
+            facts = json.loads(data)
+            sample = cls(
+                sequence=_typed(facts["sequence"], str),
+                track=_typed(facts["track"], int),
+                frame=_typed(facts["frame"], int),
+                kind=facts["kind"],
+                fps=None if facts["fps"] is None else float(facts["fps"]),
+                boxes=np.array(facts["boxes"], np.float32).reshape(-1, 4),
+                categories=tuple(_typed(name, str) for name in facts["categories"]),
+                ignore=tuple(_typed(flag, bool) for flag in facts["ignore"]),
+                visible=None if facts["visible"] is None else float(facts["visible"]),
+                mean_rgb=np.array(facts["mean_rgb"], np.float32),
+                source=_typed(facts["source"], str),
+                source_size=(int(facts["source_size"][0]), int(facts["source_size"][1])),
+                region=np.array(facts["region"], np.float32),
+            )
+        except (ValueError, KeyError, TypeError, IndexError, FormatError) as error:
+            raise FormatError(f"{where}: not a sample description: {error!r}") from error
+        if sample.kind not in ("image", "video"):
+            raise FormatError(f"{where}: kind must be 'image' or 'video', got {sample.kind!r}")
+        return sample
+
+
+def _typed(value: Any, kind: type) -> Any:
+    if type(value) is not kind:
+        raise TypeError(f"expected {kind.__name__}, got {value!r}")
+    return value
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardInfo:
+    """One line of the manifest's list of shards: file name, size, samples and SHA-256."""
+
+    name: str
+    bytes: int
+    frames: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Manifest:
+    """``manifest.json``: what a folder of shards holds. No times and no host names.
+
+    Attributes
+    ----------
+    name : data set
+    grid, crop_size : geometry of the crops; `crop_size` in pixels
+    quality, stride : of the packer; None where the crops were made by others
+    options : every packer option that changes the bytes
+    versions : of the format and of the libraries that made pixels and bytes
+    counts : frames, tracks, sequences, categories
+    rejected : frames and boxes left out, by reason
+    rejected_examples : for every reason some of the frames, to look at
+    missing : official sequences that were not on disk
+    notes : facts that a reader should know, such as files that were absent
+    shards : in order
+    index : name, size and SHA-256 of the index
+    """
+
+    name: str
+    grid: Grid
+    crop_size: int
+    quality: int | None
+    stride: int | None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+    rejected: Mapping[str, int] = field(default_factory=dict)
+    rejected_examples: Mapping[str, list[str]] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    shards: tuple[ShardInfo, ...]
+    index: Mapping[str, Any]
+    format_version: int = FORMAT_VERSION
+
+    def to_json(self) -> bytes:
+        """Return the file's bytes: indented, keys in the order of this class."""
+        return json.dumps(asdict(self), indent=1).encode() + b"\n"
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """Read and check the manifest of a folder.
+
+        Raises
+        ------
+        FormatError : if the folder has none, or it is damaged
+        VersionError : if it is of another format version
+        """
+        path = folder / MANIFEST_NAME
+        try:
+            facts = json.loads(path.read_bytes())
+        except FileNotFoundError as error:
+            raise FormatError(
+                f"{folder} has no {MANIFEST_NAME}: it is no packed data set, or packing was not "
+                "finished; run the packer again (it goes on), or 'python -m shards index' over tars"
+            ) from error
+        except ValueError as error:
+            raise FormatError(f"{path}: damaged: {error}; run 'python -m shards index'") from error
+        try:
+            check_version(facts["format_version"], str(path))
+            facts["shards"] = tuple(ShardInfo(**shard) for shard in facts["shards"])
+            facts["missing"], facts["notes"] = tuple(facts["missing"]), tuple(facts["notes"])
+            manifest = cls(**facts)
+            check_dataset_name(manifest.name)
+            for shard in manifest.shards:
+                check_file_name(shard.name)
+            if manifest.grid not in GRIDS:
+                raise FormatError(f"grid must be one of {', '.join(GRIDS)}, got {manifest.grid!r}")
+        except (KeyError, TypeError) as error:
+            raise FormatError(
+                f"{path}: not a manifest of format {FORMAT_VERSION}: {error}"
+            ) from error
+        return manifest
+
+
+def check_version(found: object, where: str) -> None:
+    """Refuse another format version, saying which release reads it."""
+    if found != FORMAT_VERSION:
+        newer = isinstance(found, int) and found > FORMAT_VERSION
+        raise VersionError(
+            f"{where}: format version {found!r}, this release reads {FORMAT_VERSION}; "
+            + ("install a newer siamstream" if newer else "pack the data set again")
+        )
+
+
+def dataset_folders(path: Path) -> list[Path]:
+    """Folders with a manifest: `path` itself, or else those directly below it, sorted by name."""
+    if (path / MANIFEST_NAME).is_file():
+        return [path]
+    if not path.is_dir():
+        return []
+    return sorted(child for child in path.iterdir() if (child / MANIFEST_NAME).is_file())

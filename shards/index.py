@@ -1,0 +1,416 @@
+"""The index: one Arrow file, memory-mapped, one row a crop.
+
+Rows are in shard order, so all frames of a track are adjacent and in frame order. Columns hold the
+facts of `shards.format.Sample`, where the picture's bytes are (``file``, ``offset``, ``size``,
+``crc32c``), and three derived columns that make drawing pairs cheap without a table in memory:
+``track_first`` and ``track_rows`` (the rows of this track) and ``by_category`` (all row
+numbers, ordered by category).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tarfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import google_crc32c
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from shards.errors import FormatError
+from shards.format import (
+    FORMAT_VERSION,
+    INDEX_NAME,
+    Kind,
+    Manifest,
+    Sample,
+    ShardInfo,
+    check_version,
+    sample_key,
+)
+
+__all__ = ["Index", "Part", "build", "counts", "crc32c", "scan"]
+
+_BOX = pa.list_(pa.float32(), 4)
+PART_SCHEMA = pa.schema(
+    [
+        ("sequence", pa.utf8()),
+        ("track", pa.int32()),
+        ("frame", pa.int32()),
+        ("kind", pa.utf8()),
+        ("fps", pa.float32()),
+        ("boxes", pa.list_(_BOX)),
+        ("categories", pa.list_(pa.utf8())),
+        ("ignore", pa.list_(pa.bool_())),
+        ("category", pa.utf8()),
+        ("visible", pa.float32()),
+        ("mean_rgb", pa.list_(pa.float32(), 3)),
+        ("source", pa.utf8()),
+        ("source_size", pa.list_(pa.int32(), 2)),
+        ("region", _BOX),
+        ("file", pa.utf8()),
+        ("offset", pa.int64()),
+        ("size", pa.int32()),
+        ("crc32c", pa.uint32()),
+    ]
+)
+_DICTIONARIES = ("sequence", "kind", "category", "file")
+_VERSION_KEY, _NAME_KEY, _FACTS_KEY = b"siamstream.format", b"siamstream.name", b"siamstream.part"
+
+
+def crc32c(data: bytes | memoryview) -> int:
+    """CRC-32C (Castagnoli) of bytes, as kept in the index."""
+    return int(google_crc32c.value(bytes(data)))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """Rows of one shard: what the index needs to know about it, and the packer's facts."""
+
+    info: ShardInfo
+    rows: pa.Table
+    facts: Mapping[str, Any]
+
+    @classmethod
+    def empty(cls, name: str, facts: Mapping[str, Any]) -> Part:
+        """Part of a shard in which no frame was usable."""
+        info = ShardInfo(name=name, bytes=0, frames=0, sha256=hashlib.sha256().hexdigest())
+        return cls(info=info, rows=PART_SCHEMA.empty_table(), facts=facts)
+
+    def info_fields(self) -> dict[str, Any]:
+        """Fields of the shard's line in the manifest."""
+        info = self.info
+        return {
+            "name": info.name,
+            "bytes": info.bytes,
+            "frames": info.frames,
+            "sha256": info.sha256,
+        }
+
+    def to_bytes(self) -> bytes:
+        """Return the part as an Arrow file."""
+        text = json.dumps({"info": self.info_fields(), "facts": dict(self.facts)})
+        table = self.rows.replace_schema_metadata({_FACTS_KEY: text})
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+        return bytes(sink.getvalue())
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Part:
+        """Read what `to_bytes` wrote."""
+        table = pa.ipc.open_file(pa.BufferReader(data)).read_all()
+        saved = json.loads(table.schema.metadata[_FACTS_KEY])
+        return cls(
+            info=ShardInfo(**saved["info"]),
+            rows=table.replace_schema_metadata(None),
+            facts=saved["facts"],
+        )
+
+
+class _HashingReader:
+    """A file read once, start to end, while its SHA-256 is taken."""
+
+    def __init__(self, handle: BinaryIO) -> None:
+        self._handle, self.sha256, self.bytes = handle, hashlib.sha256(), 0
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._handle.read(size)
+        self.sha256.update(data)
+        self.bytes += len(data)
+        return data
+
+
+def scan(handle: BinaryIO, name: str, facts: Mapping[str, Any] | None = None) -> Part:
+    """Read a shard from start to end and describe every sample.
+
+    Parameters
+    ----------
+    handle : the tar, at its beginning
+    name : of the shard
+    facts : kept with the part
+
+    Raises
+    ------
+    FormatError : if it is not a shard of this format; names shard and member
+    """
+    reader = _HashingReader(handle)
+    rows: list[tuple[Any, ...]] = []
+    try:
+        with tarfile.open(fileobj=reader, mode="r|") as tar:  # type: ignore[call-overload]
+            picture: tuple[str, int, int, int] | None = None
+            for member in tar:
+                base, _, extension = member.name.rpartition(".")
+                source = tar.extractfile(member) if member.isfile() else None
+                if source is None or extension not in ("jpg", "json"):
+                    raise FormatError(
+                        f"{name}: {member.name}: only .jpg and .json files belong here"
+                    )
+                data = source.read()
+                if extension == "jpg":
+                    if picture is not None:
+                        raise FormatError(f"{name}: {picture[0]}.jpg has no .json beside it")
+                    picture = (base, member.offset_data, len(data), crc32c(data))
+                    continue
+                sample = Sample.from_json(data, f"{name}: {member.name}")
+                if picture is None or not base == picture[0] == sample.key:
+                    raise FormatError(
+                        f"{name}: {member.name} describes {sample.key} and follows "
+                        f"{picture[0] if picture else 'no picture'}"
+                    )
+                rows.append((sample, *picture[1:]))
+                picture = None
+            if picture is not None:
+                raise FormatError(f"{name}: {picture[0]}.jpg has no .json beside it")
+        while reader.read(1 << 20):
+            pass  # the padding after the last member belongs to the hash
+    except (tarfile.TarError, EOFError) as error:
+        raise FormatError(f"{name}: damaged tar after {len(rows)} samples: {error}") from error
+    info = ShardInfo(
+        name=name, bytes=reader.bytes, frames=len(rows), sha256=reader.sha256.hexdigest()
+    )
+    return Part(info=info, rows=_table(name, rows), facts=facts or {})
+
+
+def _table(file: str, rows: Sequence[tuple[Any, ...]]) -> pa.Table:
+    samples: list[Sample] = [row[0] for row in rows]
+    columns = {
+        "sequence": [s.sequence for s in samples],
+        "track": [s.track for s in samples],
+        "frame": [s.frame for s in samples],
+        "kind": [s.kind for s in samples],
+        "fps": [s.fps for s in samples],
+        "boxes": [list(s.boxes) for s in samples],
+        "categories": [s.categories for s in samples],
+        "ignore": [s.ignore for s in samples],
+        "category": [s.category for s in samples],
+        "visible": [s.visible for s in samples],
+        "mean_rgb": [s.mean_rgb for s in samples],
+        "source": [s.source for s in samples],
+        "source_size": [s.source_size for s in samples],
+        "region": [s.region for s in samples],
+        "file": [file] * len(rows),
+        "offset": [row[1] for row in rows],
+        "size": [row[2] for row in rows],
+        "crc32c": [row[3] for row in rows],
+    }
+    arrays = [pa.array(columns[field.name], field.type) for field in PART_SCHEMA]
+    return pa.Table.from_arrays(arrays, schema=PART_SCHEMA)
+
+
+def _encoded_list(column: pa.Array) -> pa.Array:
+    values = column.values.dictionary_encode()
+    return pa.ListArray.from_arrays(column.offsets, values)
+
+
+def _runs(sequence: npt.NDArray[Any], track: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """First row of every run of rows with one sequence and track."""
+    change = (sequence[1:] != sequence[:-1]) | (track[1:] != track[:-1])
+    return np.concatenate([[0], np.flatnonzero(change) + 1]).astype(np.int64)
+
+
+def build(parts: Iterable[Part], name: str) -> pa.Table:
+    """Put the parts of all shards together to the table of the index.
+
+    Dictionaries are in order of first appearance, so the table depends on the shards alone.
+
+    Raises
+    ------
+    FormatError : if there are no rows, or a track's frames are not adjacent and in frame order
+    """
+    tables = [part.rows for part in parts]
+    table = pa.concat_tables(tables).combine_chunks() if tables else PART_SCHEMA.empty_table()
+    if not table.num_rows:
+        raise FormatError(f"{name}: no samples; an index needs at least one")
+    columns: dict[str, pa.Array] = {}
+    for column in table.column_names:
+        array = table[column].combine_chunks()
+        array = array.chunk(0) if isinstance(array, pa.ChunkedArray) else array
+        if column in _DICTIONARIES:
+            array = pc.dictionary_encode(array)
+        elif column == "categories":
+            array = _encoded_list(array)
+        columns[column] = array
+    sequence = columns["sequence"].indices.to_numpy()
+    track, frame = columns["track"].to_numpy(), columns["frame"].to_numpy()
+    first = _runs(sequence, track)
+    keys = np.stack([sequence[first], track[first]], axis=1)
+    within = np.ones(len(frame), bool)
+    within[first] = False
+    backwards = within[1:] & (frame[1:] <= frame[:-1])
+    if len(np.unique(keys, axis=0)) != len(first) or backwards.any():
+        row = int(np.flatnonzero(backwards)[0]) + 1 if backwards.any() else int(first[-1])
+        raise FormatError(
+            f"{name}: near {columns['sequence'][row].as_py()} frame {frame[row]}: all frames of a "
+            "track must be adjacent, in frame order and there once"
+        )
+    rows = np.diff(np.append(first, len(frame)))
+    category = columns["category"].indices.to_numpy()
+    columns["track_first"] = pa.array(np.repeat(first, rows).astype(np.int32))
+    columns["track_rows"] = pa.array(np.repeat(rows, rows).astype(np.int32))
+    columns["by_category"] = pa.array(np.argsort(category, kind="stable").astype(np.int32))
+    metadata = {_VERSION_KEY: str(FORMAT_VERSION), _NAME_KEY: name}
+    return pa.table(columns).replace_schema_metadata(metadata)
+
+
+def counts(table: pa.Table) -> dict[str, int]:
+    """Frames, tracks, sequences and categories (of targets) of an index."""
+    first = table["track_first"].to_numpy()
+    return {
+        "frames": table.num_rows,
+        "tracks": int(np.count_nonzero(first == np.arange(len(first)))),
+        "sequences": len(table["sequence"].chunk(0).dictionary),
+        "categories": len(table["category"].chunk(0).dictionary),
+    }
+
+
+class Index:
+    """A memory-mapped index. Its arrays are views of the file: opening reads almost nothing.
+
+    Attributes
+    ----------
+    name : of the data set
+    track, frame : (N,) int32
+    is_image : all rows are single pictures, not frames of a video
+    offset (N,) int64, size (N,) int32, crc (N,) uint32 : bytes of the picture in its file
+    file_code (N,) int32, files : name of the file
+    track_first, track_rows, by_category : (N,) int32, see the module
+    category_code (N,) int32, categories : class names of targets
+    box_start : (N + 1,) int32, rows of `boxes` of each sample; the target is the first
+    boxes : (M, 4) float32 xyxy in crop pixels; ``box_ignore`` (M,) bool and ``box_category`` (M,)
+    mean_rgb : (N, 3) float32
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path / INDEX_NAME if path.is_dir() else path
+        try:
+            self.table = pa.ipc.open_file(pa.memory_map(str(self.path))).read_all()
+        except FileNotFoundError as error:
+            raise FormatError(
+                f"{self.path} does not exist; 'python -m shards index {self.path.parent}' makes it"
+            ) from error
+        except (pa.ArrowInvalid, OSError) as error:
+            raise FormatError(
+                f"{self.path}: damaged index ({str(error).splitlines()[0]}); "
+                f"make it again with 'python -m shards index {self.path.parent}'"
+            ) from error
+        metadata = self.table.schema.metadata or {}
+        version = metadata.get(_VERSION_KEY, b"none").decode()
+        check_version(int(version) if version.isdigit() else version, str(self.path))
+        self.name = metadata[_NAME_KEY].decode()
+
+        def values(column: str) -> Any:
+            return self._chunk(column).to_numpy()
+
+        def codes(column: str) -> tuple[Any, tuple[str, ...]]:
+            chunk = self._chunk(column)
+            return chunk.indices.to_numpy(), tuple(chunk.dictionary.to_pylist())
+
+        self.track, self.frame = values("track"), values("frame")
+        self.offset, self.size, self.crc = values("offset"), values("size"), values("crc32c")
+        self.track_first, self.track_rows = values("track_first"), values("track_rows")
+        self.by_category = values("by_category")
+        self.file_code, self.files = codes("file")
+        self.category_code, self.categories = codes("category")
+        # Sequence names stay in the file: COCO has as many as pictures.
+        self._sequence_code = self._chunk("sequence").indices.to_numpy()
+        self._sequence_names = self._chunk("sequence").dictionary
+        _, self.kinds = codes("kind")
+        boxes = self._chunk("boxes")
+        self.box_start = boxes.offsets.to_numpy()
+        self.boxes = boxes.values.values.to_numpy().reshape(-1, 4)
+        self.mean_rgb = self._chunk("mean_rgb").values.to_numpy().reshape(-1, 3)
+
+    def _chunk(self, column: str) -> Any:
+        return self.table[column].chunk(0)
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    @property
+    def is_image(self) -> bool:
+        """True for data sets of single pictures."""
+        return self.kinds == ("image",)
+
+    def key(self, row: int) -> str:
+        """WebDataset key of a row."""
+        return sample_key(self.sequence(row), int(self.track[row]), int(self.frame[row]))
+
+    def sequence(self, row: int) -> str:
+        """Sequence of a row."""
+        return str(self._sequence_names[int(self._sequence_code[row])].as_py())
+
+    def rows_of(self, sequence: str) -> npt.NDArray[np.int64]:
+        """Rows of a sequence; empty if there is none of that name."""
+        code = pc.index(self._sequence_names, sequence).as_py()
+        return np.flatnonzero(self._sequence_code == code)
+
+    def sequences_like(self, text: str, most: int = 5) -> list[str]:
+        """Names of sequences that contain a text, for hints."""
+        match = pc.match_substring(self._sequence_names, text, ignore_case=True)
+        return [str(name) for name in self._sequence_names.filter(match)[:most].to_pylist()]
+
+    def file(self, row: int) -> str:
+        """Name of the file that holds a row's picture."""
+        return self.files[int(self.file_code[row])]
+
+    def target_boxes(self, rows: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float32]:
+        """Target boxes of rows, (len(rows), 4) float32 xyxy in crop pixels."""
+        return np.asarray(self.boxes[self.box_start[rows]])
+
+    def category_ranges(self) -> npt.NDArray[np.int64]:
+        """Bounds in `by_category` of each category, (C + 1,), found by bisection."""
+        low = np.zeros(len(self.categories) + 1, np.int64)
+        high = np.full(len(self.categories) + 1, len(self), np.int64)
+        wanted = np.arange(len(self.categories) + 1)
+        while (low < high).any():
+            middle = np.minimum((low + high) // 2, len(self) - 1)
+            less = (self.category_code[self.by_category[middle]] < wanted) & (low < high)
+            high = np.where(less | (low >= high), high, middle)
+            low = np.where(less, middle + 1, low)
+        return low
+
+    def sample(self, row: int) -> Sample:
+        """All facts of one row."""
+        facts = {name: self._chunk(name)[row].as_py() for name in PART_SCHEMA.names[:14]}
+        kind: Kind = facts["kind"]
+        return Sample(
+            sequence=facts["sequence"],
+            track=facts["track"],
+            frame=facts["frame"],
+            kind=kind,
+            fps=facts["fps"],
+            boxes=np.array(facts["boxes"], np.float32),
+            categories=tuple(facts["categories"]),
+            ignore=tuple(facts["ignore"]),
+            visible=facts["visible"],
+            mean_rgb=np.array(facts["mean_rgb"], np.float32),
+            source=facts["source"],
+            source_size=tuple(facts["source_size"]),
+            region=np.array(facts["region"], np.float32),
+        )
+
+    @classmethod
+    def checked(cls, folder: Path, manifest: Manifest) -> Index:
+        """Open the index of a folder and check that it belongs to its manifest.
+
+        Raises
+        ------
+        FormatError : if its size or its name is not what the manifest says
+        """
+        path = folder / INDEX_NAME
+        size = path.stat().st_size if path.is_file() else 0
+        index = cls(path)
+        if size != manifest.index["bytes"] or index.name != manifest.name:
+            raise FormatError(
+                f"{path}: {size} bytes of {index.name!r}, the manifest says "
+                f"{manifest.index['bytes']} of {manifest.name!r}; make it again with "
+                f"'python -m shards index {folder}'"
+            )
+        return index

@@ -1,0 +1,292 @@
+"""The loader's contract: the same samples for every world, resume at every step, clear faults."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import synthetic
+import torch
+
+from configs.strict import ConfigError
+from loaders.batch import TENSOR_FIELDS, PairBatch
+from loaders.config import PairConfig
+from loaders.loader import PairLoader
+from shards.errors import BadSample, DataError, FormatError, MismatchError, StorageError
+from shards.index import Index
+
+BACKENDS = ("cpu", "dali-cpu", "reference")
+SMALL = {"template_px": 63, "search_px": 95, "pairs_per_epoch": 26, "threads": 2}
+
+
+def config_of(data: Path, backend: str = "cpu", **changes: object) -> PairConfig:
+    return PairConfig(path=str(data), backend=backend, **{**SMALL, **changes})  # type: ignore[arg-type]
+
+
+def equal(a: PairBatch, b: PairBatch) -> bool:
+    return a.epoch == b.epoch and all(
+        torch.equal(getattr(a, name), getattr(b, name)) for name in TENSOR_FIELDS
+    )
+
+
+class TestContract:
+    """For every backend on every storage."""
+
+    @pytest.fixture(params=BACKENDS)
+    def config(self, request: pytest.FixtureRequest, packed: Path) -> PairConfig:
+        return config_of(packed, request.param)
+
+    def test_shapes_and_types(self, config: PairConfig) -> None:
+        with PairLoader(config, batch_size=6) as loader:
+            batch = next(loader)
+        assert batch.template.shape == (6, 3, 63, 63)
+        assert batch.search.shape == (6, 3, 95, 95)
+        assert batch.template.dtype == batch.search.dtype == torch.uint8
+        assert batch.template_box.shape == batch.search_box.shape == (6, 4)
+        assert batch.search_box.dtype == torch.float32
+        assert batch.other_boxes.shape == (*batch.other_mask.shape, 4)
+        assert batch.positive.dtype == batch.other_mask.dtype == torch.bool
+        assert batch.sample.tolist() == [0, 1, 2, 3, 4, 5]
+        assert batch.stats["wait_s"] >= 0
+
+    def test_resume_at_every_step_equals_never_having_stopped(self, config: PairConfig) -> None:
+        steps = 9  # 5 steps an epoch: over an epoch's end, and into the next
+        with PairLoader(config, batch_size=5) as loader:
+            batches, states = [], [loader.state_dict()]
+            for _ in range(steps):
+                batches.append(next(loader))
+                states.append(loader.state_dict())
+        assert [batch.epoch for batch in batches] == [0] * 5 + [1] * 4
+        for step in range(steps):
+            with PairLoader(config, batch_size=5) as loader:
+                loader.load_state_dict(states[step])
+                assert loader.state_dict() == states[step]
+                assert equal(next(loader), batches[step])
+
+    def test_going_back_in_the_same_loader(self, config: PairConfig) -> None:
+        with PairLoader(config, batch_size=4) as loader:
+            state = loader.state_dict()
+            first = [next(loader) for _ in range(3)]
+            loader.load_state_dict(state)
+            again = [next(loader) for _ in range(3)]
+        assert all(equal(a, b) for a, b in zip(first, again, strict=True))
+
+    @pytest.mark.parametrize("world", [2, 3, 5])
+    def test_ranks_together_make_the_batch_of_one(self, config: PairConfig, world: int) -> None:
+        with PairLoader(config, batch_size=5) as loader:
+            whole = [next(loader) for _ in range(2)]
+        for rank in range(world):
+            with PairLoader(config, rank, world, batch_size=5) as loader:
+                for expected in whole:
+                    batch = next(loader)
+                    assert batch.sample.tolist() == expected.sample[rank::world].tolist()
+                    for name in ("template", "search", "template_box", "search_box", "positive"):
+                        part = getattr(expected, name)[rank::world]
+                        assert torch.equal(getattr(batch, name), part)
+
+    def test_threads_and_prefetch_change_nothing(self, config: PairConfig) -> None:
+        other = replace(config, threads=1, prefetch=1)
+        with PairLoader(config, batch_size=4) as a, PairLoader(other, batch_size=4) as b:
+            for _ in range(4):
+                assert equal(next(a), next(b))
+
+    def test_a_damaged_picture_is_named(self, config: PairConfig, tmp_path: Path) -> None:
+        folder = tmp_path / "lasot"
+        synthetic.pack(tmp_path, sequences=1, frames=2)
+        index = Index(folder)
+        with (folder / index.file(1)).open("r+b") as handle:
+            handle.seek(int(index.offset[1]) + 700)
+            handle.write(bytes(200))
+        damaged = replace(config, path=str(tmp_path))
+        with PairLoader(damaged, batch_size=8) as loader:
+            with pytest.raises(BadSample, match="CRC-32C") as error:
+                next(loader)
+            assert error.value.key == index.key(1)
+            assert error.value.offset == index.offset[1]
+            assert error.value.shard == str(folder / "lasot-000000.tar")
+
+    def test_bytes_that_were_packed_broken_are_named(
+        self, config: PairConfig, tmp_path: Path
+    ) -> None:
+        """The checksum is right, but there is no picture: every backend blames the sample."""
+        folder = tmp_path / "lasot"
+        synthetic.pack(tmp_path, sequences=1, frames=2)
+        pack_broken(folder)
+        with (
+            PairLoader(replace(config, path=str(tmp_path)), batch_size=8) as loader,
+            pytest.raises(BadSample, match="decod") as error,
+        ):
+            next(loader)
+        assert error.value.key == "car-1/0_00000004"
+
+    def test_close_leaves_no_threads(self, config: PairConfig) -> None:
+        before = set(threading.enumerate())
+        with PairLoader(config, batch_size=4) as loader:
+            next(loader)
+        assert set(threading.enumerate()) <= before
+
+
+def pack_broken(folder: Path) -> None:
+    """Replace the second picture by noise of the same size and index it as it is."""
+    from shards.rebuild import rebuild
+
+    index = Index(folder)
+    with (folder / index.file(1)).open("r+b") as handle:
+        handle.seek(int(index.offset[1]))
+        handle.write(bytes(range(256)) * (int(index.size[1]) // 256))
+    (folder / "manifest.json").unlink()
+    rebuild(folder)
+
+
+@pytest.fixture
+def no_threads() -> Iterator[None]:
+    before = set(threading.enumerate())
+    yield
+    assert set(threading.enumerate()) <= before
+
+
+def test_parents_and_single_folders_are_found(packed: Path) -> None:
+    with PairLoader(config_of(packed), batch_size=4) as loader:
+        facts = loader.describe()
+        assert {name: d["weight"] for name, d in facts["datasets"].items()} == {
+            "coco": pytest.approx(0.15 / 0.45), "lasot": pytest.approx(0.30 / 0.45),
+        }  # fmt: skip
+        assert facts["missing"] == ["got10k", "trackingnet"]
+        assert len(facts["warnings"]) == 1
+        assert "got10k, trackingnet" in facts["warnings"][0]
+        assert facts["backend"] == "cpu"
+    with PairLoader(config_of(packed / "lasot"), batch_size=4) as loader:
+        assert loader.describe()["warnings"] == []
+        assert list(loader.describe()["datasets"]) == ["lasot"]
+
+
+def test_default_folder_comes_from_the_environment(
+    packed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIAMSTREAM_SHARDS", str(packed))
+    with PairLoader(PairConfig(backend="cpu"), batch_size=4) as loader:
+        assert set(loader.describe()["datasets"]) == {"coco", "lasot"}
+
+
+@pytest.mark.usefixtures("no_threads")
+@pytest.mark.parametrize(
+    ("changes", "kind", "complaint"),
+    [
+        (
+            {"datasets": ("lasot", "got10k")},
+            DataError,
+            "no packed data set got10k; there are: coco",
+        ),
+        ({"require_all": True}, DataError, "got10k, trackingnet"),
+        ({"datasets": ("lasot",), "weights": {"coco": 1.0}}, DataError, r"data\.weights\.lasot=1"),
+        ({"weights": {"vid": 1.0}}, DataError, "none of them has a weight"),
+        ({"search_px": 500}, MismatchError, "stored crops have 446 px"),
+        ({"backend": "dali"}, ConfigError, "dali-cpu"),
+        ({"pairs_per_epoch": 3}, ConfigError, "an epoch would have no step"),
+    ],
+)
+def test_configurations_that_cannot_work(
+    packed: Path, changes: dict[str, object], kind: type[Exception], complaint: str
+) -> None:
+    with pytest.raises(kind, match=complaint):
+        PairLoader(config_of(packed, **changes), batch_size=4)
+
+
+def test_no_data_names_the_commands(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(DataError, match="python -m packer demo"):
+            PairLoader(config_of(path), batch_size=4)
+
+
+def test_world_larger_than_the_batch(packed: Path) -> None:
+    with pytest.raises(ConfigError, match="world of 5"):
+        PairLoader(config_of(packed), 0, 5, batch_size=4)
+
+
+def test_data_sets_of_different_grids(packed: Path, tmp_path: Path) -> None:
+    shutil.copytree(packed / "lasot", tmp_path / "lasot")
+    synthetic.pack(tmp_path, "got10k", sequences=2, frames=2, grid="corner")
+    with pytest.raises(MismatchError, match="got10k: corner"):
+        PairLoader(config_of(tmp_path), batch_size=4)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [({"seed": 8}, r"data\.seed"), ({"pairs_per_epoch": 30}, "pairs_per_epoch")],
+)
+def test_state_of_another_stream_is_refused(
+    packed: Path, change: dict[str, object], complaint: str
+) -> None:
+    with PairLoader(config_of(packed), batch_size=4) as loader:
+        state = loader.state_dict()
+    with (
+        PairLoader(config_of(packed, **change), batch_size=4) as other,
+        pytest.raises(MismatchError, match=complaint),
+    ):
+        other.load_state_dict(state)
+
+
+def test_state_of_other_data_is_refused(packed: Path, tmp_path: Path) -> None:
+    with PairLoader(config_of(packed / "lasot"), batch_size=4) as loader:
+        state = loader.state_dict()
+    synthetic.pack(tmp_path, sequences=2, frames=3)
+    with (
+        PairLoader(config_of(tmp_path / "lasot"), batch_size=4) as other,
+        pytest.raises(MismatchError, match="packed data"),
+    ):
+        other.load_state_dict(state)
+
+
+def test_a_truncated_shard_is_an_error(tmp_path: Path) -> None:
+    synthetic.pack(tmp_path, sequences=1, frames=2)
+    with (tmp_path / "lasot" / "lasot-000000.tar").open("r+b") as handle:
+        handle.truncate(3000)
+    with (
+        PairLoader(config_of(tmp_path), batch_size=8) as loader,
+        pytest.raises(StorageError, match="truncated"),
+    ):
+        next(loader)
+
+
+def test_an_index_that_is_not_the_manifests(packed: Path, tmp_path: Path) -> None:
+    synthetic.pack(tmp_path, sequences=1, frames=2)
+    shutil.copy(packed / "coco" / "index.arrow", tmp_path / "lasot" / "index.arrow")
+    with pytest.raises(FormatError, match="the manifest says"):
+        PairLoader(config_of(tmp_path), batch_size=4)
+
+
+def test_a_hanging_storage_ends_in_an_error(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    release = threading.Event()
+
+    def stall(*_: object) -> None:
+        release.wait(60)
+
+    with PairLoader(config_of(packed, timeout_s=0.2), batch_size=4) as loader:
+        monkeypatch.setattr(type(loader.sets.sets[0]), "read", stall)
+        try:
+            with pytest.raises(StorageError, match=r"no batch within data\.timeout_s"):
+                next(loader)
+        finally:
+            monkeypatch.undo()
+            release.set()
+
+
+def test_steps_of_an_epoch_leave_the_rest_undrawn(packed: Path) -> None:
+    with PairLoader(config_of(packed), batch_size=4) as loader:
+        assert loader.steps_per_epoch == 6
+        samples = np.concatenate([next(loader).sample.numpy() for _ in range(7)])
+    assert samples.tolist() == [*range(24), *range(4)]
+
+
+def test_statistics_count_what_was_handed_over(packed: Path) -> None:
+    with PairLoader(config_of(packed), rank=1, world_size=2, batch_size=4) as loader:
+        for _ in range(3):
+            next(loader)
+        stats = loader.stats()
+    assert (stats["batches"], stats["pairs"]) == (3, 6)
+    assert stats["wait_s"] > 0

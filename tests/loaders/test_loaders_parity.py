@@ -1,0 +1,187 @@
+"""Every backend against the reference on equal pictures and parameters; decoders apart."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+import simplejpeg
+import synthetic
+import torch
+
+from loaders import reference
+from loaders.config import BackendName, PairConfig
+from loaders.cpu import CpuBackend
+from loaders.loader import PairLoader, make_backend
+from loaders.recipe import Augment, Jitter, Recipe
+from loaders.sets import open_sets
+from loaders.work import prepare
+from shards.geometry import Grid
+from shards.pixels import encode_jpeg
+
+# Largest and mean difference in grey levels. One rounding of the warp, times the gain of the colour
+# matrix (at most e^0.3), and one of the colour: 2 levels, for few pixels. Crops at exactly half a
+# pixel (nothing drawn: 95.5) are all ties, which DALI rounds up and the reference to even.
+MOST, MEAN, MEAN_OF_TIES = 2, 0.06, 0.2
+FAST = ("cpu", "dali-cpu")
+
+
+def always(**changes: float) -> Augment:
+    """Every step on, for every sample."""
+    jitters = {
+        "brightness": Jitter(p=1.0, delta=30.0),
+        "contrast": Jitter(p=1.0, delta=0.3),
+        "hue": Jitter(p=1.0, delta=12.0),
+        "saturation": Jitter(p=1.0, delta=0.2),
+    }
+    return Augment(flip=0.5, scale=0.18, shift=64.0, keep_aspect=False, **jitters, **changes)  # type: ignore[arg-type]
+
+
+PLAIN = Augment(scale=0.0, shift=0.0)
+STEPS = {
+    "nothing": PLAIN,
+    "flip": replace(PLAIN, flip=1.0),
+    "geometry": replace(PLAIN, flip=0.5, scale=0.18, shift=64.0, keep_aspect=False),
+    "outside": replace(PLAIN, scale=0.5, shift=150.0),
+    "brightness": replace(PLAIN, brightness=Jitter(p=1.0, delta=90.0)),
+    "contrast": replace(PLAIN, contrast=Jitter(p=1.0, delta=0.3)),
+    "hue": replace(PLAIN, hue=Jitter(p=1.0, delta=12.0)),
+    "saturation": replace(PLAIN, saturation=Jitter(p=1.0, delta=0.2)),
+    "all": always(),
+}
+
+
+def recipe_of(step: Augment, grey: float = 0.0) -> Recipe:
+    return Recipe(image_z=step, image_x=step, video_z=step, video_x=step, grey=grey)
+
+
+def batch(data: Path, backend: str, recipe: Recipe, **changes: object) -> tuple[torch.Tensor, ...]:
+    config = PairConfig(
+        path=str(data),
+        backend=backend,
+        recipe=recipe,
+        threads=1,
+        **changes,  # type: ignore[arg-type]
+    )
+    with PairLoader(config, batch_size=12) as loader:
+        one = next(loader)
+    return one.template, one.search, one.template_box, one.search_box, one.other_boxes
+
+
+def assert_close(
+    data: Path, backend: str, recipe: Recipe, mean: float = MEAN, **changes: object
+) -> None:
+    expected = batch(data, "reference", recipe, **changes)
+    found = batch(data, backend, recipe, **changes)
+    for a, b in zip(expected[:2], found[:2], strict=True):
+        assert (a.shape, a.dtype, a.stride()) == (b.shape, b.dtype, b.stride())
+        difference = (a.float() - b.float()).abs()
+        assert difference.max() <= MOST
+        assert difference.mean() <= mean
+    for a, b in zip(expected[2:], found[2:], strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("backend", FAST)
+@pytest.mark.parametrize("step", STEPS)
+def test_each_step_alone_and_all_together(packed: Path, backend: str, step: str) -> None:
+    ties = backend == "dali-cpu" and STEPS[step].scale == 0
+    assert_close(packed, backend, recipe_of(STEPS[step]), MEAN_OF_TIES if ties else MEAN)
+
+
+@pytest.mark.parametrize("backend", FAST)
+def test_grey(packed: Path, backend: str) -> None:
+    assert_close(packed, backend, recipe_of(always(), grey=1.0))
+
+
+@pytest.mark.parametrize("backend", FAST)
+@pytest.mark.parametrize(
+    "changes", [{"template_px": 127}, {"channels_last": True}, {"search_px": 303}]
+)
+def test_sizes_and_layouts(packed: Path, backend: str, changes: dict[str, object]) -> None:
+    assert_close(packed, backend, Recipe(), **changes)
+
+
+@pytest.mark.parametrize("backend", FAST)
+@pytest.mark.parametrize("grid", ["edge", "corner"])
+def test_grids(tmp_path: Path, backend: str, grid: Grid) -> None:
+    synthetic.pack(tmp_path, sequences=2, frames=6, grid=grid)
+    assert_close(tmp_path, backend, recipe_of(always()))
+
+
+@pytest.mark.parametrize("backend", FAST)
+@pytest.mark.parametrize("pixels", ["float16", "bfloat16", "float32"])
+def test_normalised_pixels(packed: Path, backend: str, pixels: str) -> None:
+    exact = batch(packed, backend, Recipe())[1]
+    found = batch(packed, backend, Recipe(), pixels=pixels)[1]
+    assert found.dtype == getattr(torch, pixels)
+    mean = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
+    std = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
+    expected = (exact / 255 - mean) / std
+    steps = {"float16": 2e-3, "bfloat16": 1.6e-2, "float32": 2e-6}
+    torch.testing.assert_close(found.float(), expected, rtol=0, atol=steps[pixels])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("step", STEPS)
+def test_dali_on_the_gpu(packed: Path, step: str) -> None:
+    """The GPU's JPEG decoder rounds and upsamples chroma differently: its own tolerance."""
+    config = PairConfig(path=str(packed), backend="dali", recipe=recipe_of(STEPS[step]))
+    expected = batch(packed, "reference", recipe_of(STEPS[step]))
+    with PairLoader(config, device="cuda", batch_size=12) as loader:
+        found = next(loader)
+    for a, b in ((expected[0], found.template), (expected[1], found.search)):
+        difference = (a.float() - b.cpu().float()).abs()
+        assert difference.mean() <= 1.0
+        assert torch.quantile(difference[::3].flatten()[:1_000_000], 0.999) <= 8
+    torch.testing.assert_close(expected[3], found.search_box.cpu(), rtol=0, atol=0)
+
+
+def test_backend_names_are_all_compared() -> None:
+    assert set(get_args(BackendName)) == {"auto", "dali", "reference", *FAST}
+
+
+def test_whole_decoders_agree() -> None:
+    """Pillow and simplejpeg are both libjpeg-turbo: equal pixels."""
+    data = encode_jpeg(synthetic.picture(5, 446), 90)
+    np.testing.assert_array_equal(reference.decode(data), simplejpeg.decode_jpeg(data, "RGB"))
+
+
+@pytest.mark.parametrize(
+    "region", [(0, 0, 40, 30), (95, 80, 350, 335), (101, 33, 102, 34), (300, 310, 446, 446)]
+)
+def test_region_decode_equals_the_whole_picture(region: tuple[int, int, int, int]) -> None:
+    noise = (np.sin(np.arange(446 * 446 * 3) * 1.7) * 60 + 128).reshape(446, 446, 3)
+    data = encode_jpeg(noise.astype(np.uint8), 90)
+    backend = CpuBackend(446, threads=1)
+    left, top, right, bottom = region
+    found = backend._decode_region(memoryview(data), left, top, right, bottom)
+    backend.close()
+    assert found is not None
+    np.testing.assert_array_equal(found, reference.decode(data)[top:bottom, left:right])
+
+
+def test_cpu_decodes_small_regions_and_whole_pictures(
+    packed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both ways are taken, by the share of the picture that a crop touches."""
+    config = PairConfig(path=str(packed), backend="cpu", template_px=127, search_px=303)
+    sets = open_sets(config)
+    _, backend = make_backend(config, sets, 4, torch.device("cpu"))
+    calls = {"_decode_region": 0, "_decode_whole": 0}
+    for name in calls:
+        original = getattr(backend, name)
+
+        def counted(*arguments: object, name: str = name, original: object = original) -> object:
+            calls[name] += 1
+            return original(*arguments)  # type: ignore[operator]
+
+        monkeypatch.setattr(backend, name, counted)
+    backend.finish(backend.start(prepare(sets, config, 0, 0, 20)), 60)
+    backend.close()
+    assert calls["_decode_region"] >= 20
+    assert calls["_decode_whole"] >= 1
+    assert sum(calls.values()) == 40

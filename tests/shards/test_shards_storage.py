@@ -1,0 +1,102 @@
+"""Byte ranges by memory map, and files that appear only when they are whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from shards.errors import FormatError, StorageError
+from shards.storage import FolderSink, LocalStorage, Range, Storage
+
+
+class StorageContract:
+    """What every storage must do. Subclass it and supply `make`."""
+
+    DATA = bytes(range(256)) * 64
+
+    @pytest.fixture
+    def make(self) -> Callable[[dict[str, bytes]], Storage]:
+        pytest.fail("a storage contract needs a fixture `make`")
+
+    def test_reads_ranges_in_order(self, make: Callable[[dict[str, bytes]], Storage]) -> None:
+        storage = make({"a.tar": self.DATA, "b.tar": self.DATA[::-1]})
+        ranges = [Range("b.tar", 5, 10), Range("a.tar", 16000, 384), Range("a.tar", 0, 0)]
+        storage.will_need(ranges)
+        found = [bytes(view) for view in storage.read_many(ranges)]
+        assert found == [self.DATA[::-1][5:15], self.DATA[16000:16384], b""]
+        assert storage.size("a.tar") == len(self.DATA)
+
+    @pytest.mark.parametrize(("offset", "size"), [(0, 20000), (16384, 1), (-1, 4), (4, -1)])
+    def test_a_range_outside_the_file(
+        self, make: Callable[[dict[str, bytes]], Storage], offset: int, size: int
+    ) -> None:
+        with pytest.raises(StorageError, match=r"a\.tar"):
+            make({"a.tar": self.DATA}).read_many([Range("a.tar", offset, size)])
+
+    def test_an_absent_file(self, make: Callable[[dict[str, bytes]], Storage]) -> None:
+        with pytest.raises(StorageError, match=r"c\.tar"):
+            make({"a.tar": self.DATA}).read_many([Range("c.tar", 0, 1)])
+
+    @pytest.mark.parametrize("name", ["../a.tar", "/a.tar", "x/a.tar", "pipe:id"])
+    def test_names_stay_inside(
+        self, make: Callable[[dict[str, bytes]], Storage], name: str
+    ) -> None:
+        with pytest.raises(FormatError, match="plain names"):
+            make({"a.tar": self.DATA}).read_many([Range(name, 0, 1)])
+
+
+class TestLocalStorage(StorageContract):
+    @pytest.fixture
+    def make(self, tmp_path: Path) -> Callable[[dict[str, bytes]], Storage]:
+        def storage(files: dict[str, bytes]) -> Storage:
+            for name, data in files.items():
+                (tmp_path / name).write_bytes(data)
+            return LocalStorage(tmp_path, max_maps=1)
+
+        return storage
+
+    def test_a_view_outlives_its_map(self, make: Callable[[dict[str, bytes]], Storage]) -> None:
+        storage = make({"a.tar": self.DATA, "b.tar": b"x" * 100})
+        (view,) = storage.read_many([Range("a.tar", 10, 20)])
+        storage.read_many([Range("b.tar", 0, 1)])  # only one map is kept
+        assert bytes(view) == self.DATA[10:30]
+
+    def test_an_empty_file_cannot_be_read(self, tmp_path: Path) -> None:
+        (tmp_path / "a.tar").touch()
+        with pytest.raises(StorageError, match=r"a\.tar"):
+            LocalStorage(tmp_path).size("a.tar")
+
+
+def test_a_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
+    sink = FolderSink(tmp_path / "new")
+    with sink.create("a.tar") as handle:
+        handle.write(b"1234")
+        assert not (tmp_path / "new" / "a.tar").exists()
+    assert (tmp_path / "new" / "a.tar").read_bytes() == b"1234"
+
+
+    def fail() -> None:
+        with sink.create("a.tar") as handle:
+            handle.write(b"56")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert (tmp_path / "new" / "a.tar").read_bytes() == b"1234"
+    assert len(list((tmp_path / "new").iterdir())) == 1
+
+
+def test_leftovers_of_killed_writers_are_cleaned(tmp_path: Path) -> None:
+    sink = FolderSink(tmp_path)
+    (tmp_path / ".part-99-1-a.tar").write_bytes(b"half")
+    sink.write("b.tar", b"whole")
+    sink.clean()
+    assert [path.name for path in tmp_path.iterdir()] == ["b.tar"]
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="could not be written"):
+        FolderSink(tmp_path / "file" / "below")

@@ -1,0 +1,86 @@
+from pathlib import Path
+
+import pytest
+import torch
+from torch import distributed, multiprocessing
+from torch.nn.parallel import DistributedDataParallel
+
+from tracker.models import ModelConfig, build
+
+MODES = ("global", "per_gpu")
+
+
+def batch() -> dict[str, torch.Tensor]:
+    """Four pairs; in every second one, the share of rank 1, nothing is positive."""
+    generator = torch.Generator().manual_seed(0)
+    box = torch.tensor([[95.0, 96, 161, 158], [60, 80, 150, 130]])
+    return {
+        "template": torch.randn(4, 3, 255, 255, generator=generator),
+        "search": torch.randn(4, 3, 255, 255, generator=generator),
+        "template_box": torch.tensor([[96.0, 90, 160, 165]]).repeat(4, 1),
+        "search_box": box.repeat(2, 1),
+        "positive": torch.tensor([True, False, True, False]),
+        "sample": torch.arange(4),
+    }
+
+
+def config(mode: str) -> ModelConfig:
+    return ModelConfig(init="random", width=0.03, normalise=mode)
+
+
+def gradients(model: torch.nn.Module) -> list[torch.Tensor]:
+    return [p.grad.clone() for p in model.parameters()]
+
+
+def run_rank(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2
+    )
+    data = {k: v[rank::2] for k, v in batch().items()}
+    found = {}
+    for mode in MODES:
+        model = DistributedDataParallel(build(config(mode)))
+        terms = model(**data, epoch=1)
+        sum(terms.values()).backward()
+        found[mode] = (gradients(model), {k: v.item() for k, v in terms.items()})
+    torch.save(found, Path(folder) / f"rank{rank}.pt")
+    distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ranks")
+    multiprocessing.spawn(run_rank, args=(str(folder),), nprocs=2)
+    return [torch.load(folder / f"rank{r}.pt", weights_only=True) for r in range(2)]
+
+
+def assert_close(got: list[torch.Tensor], want: list[torch.Tensor]) -> None:
+    for a, b in zip(got, want, strict=True):
+        assert torch.allclose(a, b, rtol=1e-3, atol=1e-5 + 1e-4 * b.abs().max().item())
+
+
+def test_two_ranks_give_the_gradient_of_the_whole_batch(ranks):
+    model = build(config("global"))
+    terms = model(**batch(), epoch=1)
+    sum(terms.values()).backward()
+    for rank in ranks:
+        assert_close(rank["global"][0], gradients(model))
+    for name, term in terms.items():
+        mean = (ranks[0]["global"][1][name] + ranks[1]["global"][1][name]) / 2
+        assert mean == pytest.approx(term.item(), rel=1e-4)
+
+
+def test_per_gpu_normalisers_give_the_mean_of_the_ranks(ranks):
+    model = build(config("per_gpu"))
+    for rank in range(2):
+        terms = model(**{k: v[rank::2] for k, v in batch().items()}, epoch=1)
+        sum(terms.values()).backward()
+        for name, term in terms.items():
+            assert ranks[rank]["per_gpu"][1][name] == pytest.approx(term.item(), rel=1e-4)
+    assert_close(ranks[0]["per_gpu"][0], [g / 2 for g in gradients(model)])
+    whole = ranks[0]["global"][0]
+    assert any(
+        not torch.allclose(a, b, rtol=1e-2)
+        for a, b in zip(whole, ranks[0]["per_gpu"][0], strict=True)
+    )
