@@ -7,7 +7,7 @@ PySiamTracking keeps a data set as ``<Name>.zip`` (stored JPEGs at the root of t
      seqs: [{frame_id: [int], bboxes: [float32 (K, 6)], frames: [str], category: int}]}
 
 A row of ``bboxes`` is x0, y0, x1, y1, category, ignore in crop pixels, the target first. A pickle
-can run any code when it is read, so `load_legacy` interprets only plain containers and NumPy's two
+can run any code when it is read, so `load_legacy` interprets only plain containers and NumPy's
 ways to write an array, and builds the arrays itself: nothing that the file names is ever called.
 """
 
@@ -181,15 +181,25 @@ class _Array:
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, kind, fortran, data = state
-        if not isinstance(kind, _DType) or not isinstance(data, bytes):
+        self.fill(data, kind, shape, "F" if fortran else "C")
+
+    def fill(self, data: object, kind: object, shape: Any, order: Any) -> None:
+        """Take over the content."""
+        if not isinstance(kind, _DType) or not isinstance(data, bytes | bytearray):
             raise pickle.UnpicklingError("an array that is not plain numbers")
-        flat = np.frombuffer(data, kind.dtype)
-        self.values = flat.reshape(shape, order="F" if fortran else "C").copy()
+        self.values = np.frombuffer(data, kind.dtype).reshape(shape, order=order).copy()
 
 
 def _reconstruct(*_: object) -> _Array:
     """Stand for NumPy's function of that name: an array whose content follows."""
     return _Array()
+
+
+def _from_buffer(data: object, kind: object, shape: Any, order: Any, *_: object) -> _Array:
+    """Stand for NumPy's function of that name, which pickles of protocol 5 name."""
+    array = _Array()
+    array.fill(data, kind, shape, order)
+    return array
 
 
 def _latin1(text: object, encoding: object) -> bytes:
@@ -205,6 +215,8 @@ class _Unpickler(pickle.Unpickler):
     NAMES: dict[tuple[str, str], Any] = {  # noqa: RUF012 (never changed)
         ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
         ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+        ("numpy.core.numeric", "_frombuffer"): _from_buffer,
+        ("numpy._core.numeric", "_frombuffer"): _from_buffer,
         ("numpy", "ndarray"): _Array,
         ("numpy", "dtype"): _DType,
         ("_codecs", "encode"): _latin1,

@@ -1,0 +1,141 @@
+"""What a run did: for a terminal, and as the object that ``--json`` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from packer.draft import Draft
+from packer.jobs import PackOptions
+from packer.sequence import named
+from shards.format import Manifest
+
+__all__ = ["Report"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """Facts of a run.
+
+    Attributes
+    ----------
+    name, out : data set and its folder
+    shards, frames, tracks, sequences, categories, bytes : of the data set; 0 bytes in a dry run
+    rejected : frames left out, by reason
+    missing : official sequences that are not on disk
+    notes : facts about the input
+    stride, size, quality, grid : of the crops
+    seconds, frames_per_s : this run's time, and frames packed in it per second of packing
+    resumed_shards : shards that were complete before
+    dry_run : nothing was written
+    """
+
+    name: str
+    out: str
+    shards: int
+    frames: int
+    tracks: int
+    sequences: int
+    categories: int
+    bytes: int
+    rejected: Mapping[str, int]
+    missing: tuple[str, ...]
+    notes: tuple[str, ...]
+    stride: int
+    size: int
+    quality: int
+    grid: str
+    seconds: float
+    frames_per_s: float
+    resumed_shards: int
+    dry_run: bool
+
+    @classmethod
+    def planned(cls, name: str, out: str, options: PackOptions, draft: Draft) -> Report:
+        """Report of a dry run."""
+        return cls(
+            name=name,
+            out=out,
+            shards=len(draft.jobs),
+            frames=draft.frames,
+            tracks=draft.tracks,
+            sequences=draft.tracks,
+            categories=draft.categories,
+            bytes=0,
+            rejected=draft.tally.rejected,
+            missing=draft.missing,
+            notes=draft.notes,
+            stride=options.stride,
+            size=options.size,
+            quality=options.quality,
+            grid=options.grid,
+            seconds=0.0,
+            frames_per_s=0.0,
+            resumed_shards=0,
+            dry_run=True,
+        )
+
+    @classmethod
+    def packed(
+        cls, out: str, manifest: Manifest, quality: int, frames_per_s: float, resumed_shards: int
+    ) -> Report:
+        """Report of a complete folder."""
+        return cls(
+            name=manifest.name,
+            out=out,
+            shards=len(manifest.shards),
+            frames=manifest.counts["frames"],
+            tracks=manifest.counts["tracks"],
+            sequences=manifest.counts["sequences"],
+            categories=manifest.counts["categories"],
+            bytes=sum(shard.bytes for shard in manifest.shards),
+            rejected=manifest.rejected,
+            missing=manifest.missing,
+            notes=manifest.notes,
+            stride=manifest.stride or 1,
+            size=manifest.crop_size,
+            quality=quality,
+            grid=manifest.grid,
+            seconds=0.0,
+            frames_per_s=frames_per_s,
+            resumed_shards=resumed_shards,
+            dry_run=False,
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """JSON values."""
+        return asdict(self)
+
+    def lines(self) -> Iterator[str]:
+        """Summary for a terminal."""
+        counted = ", ".join(
+            f"{count:,} {unit}{'' if count == 1 else 's'}"
+            for count, unit in (
+                (self.frames, "frame"),
+                (self.sequences, "sequence"),
+                (self.shards, "shard"),
+            )
+        )
+        if self.dry_run:
+            yield f"{self.name}: would pack {counted} into {self.out}; nothing was written"
+        else:
+            yield f"{self.name}: {counted}, {self.bytes / 1e6:,.1f} MB in {self.out}"
+            if self.resumed_shards == self.shards:
+                yield "all of it was packed before; nothing to do"
+            elif self.resumed_shards:
+                yield f"{self.resumed_shards:,} shards were complete before"
+        if self.rejected:
+            reasons = ", ".join(f"{reason} {count:,}" for reason, count in self.rejected.items())
+            yield f"frames left out: {reasons}"
+        if self.missing:
+            yield (
+                f"{len(self.missing):,} official sequences of this split are not on disk: "
+                f"{named(self.missing)}"
+            )
+        for note in self.notes:
+            yield f"note: {note}"
+        if not self.dry_run:
+            rate = f", {self.frames_per_s:,.0f} frames/s" if self.frames_per_s else ""
+            yield f"done in {self.seconds:,.1f} s{rate}"
+            yield f"next: python -m shards verify {self.out}"
