@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-__all__ = ["ConfigError", "Document", "Key", "Writer", "dotted", "plain_value", "read"]
+__all__ = ["ConfigError", "Document", "Key", "Writer", "dotted", "parse", "plain_value", "read"]
 
 Key = tuple[str | int, ...]
 
@@ -97,6 +97,10 @@ class Document:
         return (1, 0) if place is None else (0, int(place.rpartition(":")[2]))
 
     def _place(self, key: Key) -> str | None:
+        """Where a key stands; else the first key in it, else the nearest section around it."""
+        if key not in self.where:
+            inside = [known for known in self.where if known[: len(key)] == key]
+            key = inside[0] if inside and key else key
         while key not in self.where and key:
             key = key[:-1]
         return self.where.get(key, f"{self.source}:1")
@@ -104,7 +108,6 @@ class Document:
 
 def read(path: Path) -> Document:
     """Parse a file into plain values with their lines."""
-    document = Document(str(path))
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -118,7 +121,13 @@ def read(path: Path) -> Document:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ConfigError(f"{path}:{line}: not UTF-8 text") from error
-    node = _compose(text, str(path), with_line=True)
+    return parse(text, str(path))
+
+
+def parse(text: str, source: str) -> Document:
+    """Plain values of a text, with their lines; `source` names it in messages."""
+    document = Document(source)
+    node = _compose(text, source, with_line=True)
     if node is not None:
         document.value = _unfold(document, node, ())
     return document

@@ -19,18 +19,19 @@ import re
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import resources
 from pathlib import Path, PurePath
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from configs.document import ConfigError, Document, Key, Writer, plain_value, read
+from configs.document import ConfigError, Document, Key, Writer, dotted, parse, plain_value, read
 
-__all__ = ["ConfigError", "dump", "load", "shipped"]
+__all__ = ["ConfigError", "dump", "flat", "load", "shipped"]
 
 T = TypeVar("T")
+
+HERE = Path(__file__).resolve().parent  # the installed package, which ships the YAML files
 
 _SEQUENCES = {tuple, list, Sequence}
 # What pydantic says about containers, in the words of a config file.
@@ -96,10 +97,24 @@ def dump(config: Any) -> str:
     )
 
 
+def flat(text: str) -> dict[str, Any]:
+    """Values of a dumped config by their dotted keys; a list is one value."""
+    found: dict[str, Any] = {}
+
+    def walk(value: Any, key: Key) -> None:
+        if isinstance(value, dict) and value:
+            for name, inner in value.items():
+                walk(inner, (*key, name))
+        else:
+            found[dotted(key)] = value
+
+    walk(parse(text, "config").value, ())
+    return found
+
+
 def shipped() -> list[str]:
     """Names of the configurations that come with the package."""
-    files = resources.files("configs").iterdir()
-    return sorted(file.name for file in files if file.name.endswith(".yaml"))
+    return sorted(file.name for file in HERE.glob("*.yaml"))
 
 
 def _find(path: str | Path) -> Path:
@@ -110,7 +125,7 @@ def _find(path: str | Path) -> Path:
     names = shipped()
     for name in (str(path), f"{path}.yaml"):
         if name in names:
-            found = Path(str(resources.files("configs"))) / name
+            found = HERE / name
             here = Path.cwd()
             return found.relative_to(here) if found.is_relative_to(here) else found
     what = "is a folder, not a config file" if given.is_dir() else "no such config file"

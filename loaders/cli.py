@@ -54,7 +54,9 @@ def main() -> None:
     help="Run configuration; its 'data' section is used. A file, or one that comes with us.",
 )
 @click.option("--data", help="A packed data set, or a parent of such.  [default: data/shards]")
-@click.option("--epoch", type=click.IntRange(0), default=0, show_default=True)
+@click.option(
+    "--epoch", type=click.IntRange(0, 1 << 32), default=0, show_default=True, help="Which epoch."
+)
 @click.option("--sample", type=click.IntRange(0), help="Draw this sample of the epoch.")
 @click.option("--samples", type=SampleRange(), help="Draw a sheet of the samples A to B-1.")
 @click.option("--backend", type=click.Choice(get_args(BackendName)), help="[default: the config's]")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le, Lt
 
 from loaders.plan import SamplerConfig
 from loaders.recipe import Recipe
@@ -36,7 +36,8 @@ class PairConfig:
     backend : what decodes and augments; ``auto``: dali with CUDA, else cpu
     threads : decoding threads of one process; 0: all cores that it may use
     prefetch : batches made ahead
-    timeout_s : a batch that takes longer than this is an error, never a hang
+    timeout_s : waiting longer than this for a batch is an error, never a hang. Decoding in DALI
+        and in the reference backend, which only work on bytes already read, is not interrupted
     pixels : type of the pixels; uint8 is 0..255, the others are normalised
     channels_last : memory layout of the pixels
     template_px, search_px : sides of the crops
@@ -47,20 +48,20 @@ class PairConfig:
 
     path: str | None = None
     datasets: tuple[str, ...] = ()
-    weights: Mapping[str, Annotated[float, Gt(0)]] = field(
+    weights: Mapping[str, Annotated[float, Gt(0), Le(1e9)]] = field(
         default_factory=lambda: dict(PUBLISHED_WEIGHTS)
     )
     require_all: bool = False
     storage: StorageName = "shards"
     backend: BackendName = "auto"
-    threads: Annotated[int, Ge(0)] = 0
-    prefetch: Annotated[int, Ge(1)] = 4
-    timeout_s: Annotated[float, Gt(0)] = 300.0
+    threads: Annotated[int, Ge(0), Le(1024)] = 0
+    prefetch: Annotated[int, Ge(1), Le(1024)] = 4
+    timeout_s: Annotated[float, Gt(0), Le(1e6)] = 300.0
     pixels: PixelType = "uint8"
     channels_last: bool = False
-    template_px: Annotated[int, Ge(16)] = 255
-    search_px: Annotated[int, Ge(16)] = 255
-    pairs_per_epoch: Annotated[int, Ge(1)] = 320_000
-    seed: Annotated[int, Ge(0)] = 7
+    template_px: Annotated[int, Ge(16), Le(4096)] = 255
+    search_px: Annotated[int, Ge(16), Le(4096)] = 255
+    pairs_per_epoch: Annotated[int, Ge(1), Le(1 << 48)] = 320_000
+    seed: Annotated[int, Ge(0), Lt(1 << 64)] = 7
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     recipe: Recipe = field(default_factory=Recipe)

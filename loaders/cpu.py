@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -94,14 +95,15 @@ class CpuBackend:
 
     def finish(self, handle: Handle, timeout_s: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Wait for all tasks; the first failure is raised."""
+        deadline = time.monotonic() + timeout_s
         for task in handle.tasks:
-            task.result(timeout_s)
+            task.result(max(0.0, deadline - time.monotonic()))
         last = self._channels_last
         return as_tensor(handle.template.out, last), as_tensor(handle.search.out, last)
 
-    def close(self) -> None:
+    def close(self, wait: bool = True) -> None:
         """Stop the threads; queued tasks are dropped."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool.shutdown(wait=wait, cancel_futures=True)
 
     def _half(self, crops: Crops) -> _Half:
         side, frame = crops.params.out_px, (self._frame_px, self._frame_px)
@@ -117,7 +119,7 @@ class CpuBackend:
             picture = self._decode_region(data, left, top, right, bottom)
         if picture is None:
             left = top = 0
-            picture = self._decode_whole(half.crops, i, data)
+            picture = _decode_whole(half.crops, i, data)
         picture_from_crop = half.crops.params.frame_from_crop[i].copy()
         picture_from_crop[:, 2] -= left, top
         self._augment(half, i, picture, picture_from_crop)
@@ -144,25 +146,14 @@ class CpuBackend:
         self, data: memoryview, left: int, top: int, right: int, bottom: int
     ) -> Any | None:
         """Region of a picture; None where this decoder declines, and the whole decode must tell."""
-        try:
-            stream = nvimgcodec.CodeStream(data)
-            size = stream.height, stream.width
-        except RuntimeError:  # no header that it knows: the whole decode says what is wrong
-            return None
-        if size != (self._frame_px, self._frame_px):
-            return None
+        stream = nvimgcodec.CodeStream(data)
         region = nvimgcodec.Region(top, left, bottom, right)
         image = self._decoders.decoder.decode(stream.get_sub_code_stream(region=region))
         return None if image is None else np.asarray(image)
 
-    def _decode_whole(self, crops: Crops, i: int, data: memoryview) -> Pixels:
-        try:
-            picture = np.asarray(simplejpeg.decode_jpeg(data, "RGB"))
-        except ValueError as error:
-            raise crops.sources[i].bad(int(crops.rows[i]), f"not decodable: {error}") from error
-        if picture.shape[:2] != (self._frame_px, self._frame_px):
-            height, width = picture.shape[:2]
-            raise crops.sources[i].bad(
-                int(crops.rows[i]), f"{width}x{height} pixels, {self._frame_px} square expected"
-            )
-        return picture
+
+def _decode_whole(crops: Crops, i: int, data: memoryview) -> Pixels:
+    try:
+        return np.asarray(simplejpeg.decode_jpeg(data, "RGB"))
+    except ValueError as error:
+        raise crops.bad(i, f"not decodable: {error}") from error

@@ -10,7 +10,8 @@ from __future__ import annotations
 import threading
 from collections import deque
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from functools import partial
+from typing import Any
 
 import numpy as np
 import simplejpeg
@@ -19,7 +20,7 @@ from nvidia.dali import fn, types
 from nvidia.dali.pipeline import Pipeline
 
 from loaders.work import Crops, Work, as_tensor
-from shards.errors import StorageError
+from shards.errors import BadSample, SiamstreamError, StorageError
 from shards.geometry import touched
 
 __all__ = ["DaliBackend"]
@@ -32,8 +33,10 @@ class Handle:
     """A batch that was given to the graph; its results, or its failure, once it was taken out."""
 
     work: Work
+    inputs: dict[str, Any]
     result: tuple[torch.Tensor, torch.Tensor] | None = None
-    error: RuntimeError | None = None
+    error: SiamstreamError | None = None
+    retried: bool = False
 
 
 def _branch(prefix: str, out_px: int, gpu: bool, channels_last: bool) -> Any:
@@ -85,23 +88,33 @@ class DaliBackend:
         prefetch: int,
         channels_last: bool = False,
     ) -> None:
-        gpu = device_id is not None
         self._frame_px, self._channels_last = frame_px, channels_last
-        self._pipe = Pipeline(
+        self._sides, self._most_pending = (template_px, search_px), prefetch
+        self._build = partial(
+            Pipeline,
             batch_size=max_batch,
             num_threads=threads,
             device_id=device_id,
             prefetch_queue_depth=prefetch,
             exec_pipelined=False,  # else the first run asks for `prefetch` batches at once
         )
-        with self._pipe:
-            z = _branch("z", template_px, gpu, channels_last)
-            x = _branch("x", search_px, gpu, channels_last)
-            self._pipe.set_outputs(z, x)
-        self._pipe.build()
+        gpu = device_id is not None
+        self._copies: Any = torch.cuda.Stream(device_id) if gpu else None  # type: ignore[no-untyped-call]
+        self._pipe = self._graph()
         self._pending: deque[Handle] = deque()
-        self._most_pending = prefetch
         self._lock = threading.Lock()  # `start` runs in the planner's thread
+
+    def _graph(self) -> Any:
+        pipe = self._build()
+        with pipe:
+            pipe.set_outputs(
+                *(
+                    _branch(prefix, side, self._copies is not None, self._channels_last)
+                    for prefix, side in zip("zx", self._sides, strict=True)
+                )
+            )
+        pipe.build()
+        return pipe
 
     def start(self, work: Work) -> Handle:
         """Feed a batch to the graph; if it is full, take out the oldest result first."""
@@ -110,13 +123,11 @@ class DaliBackend:
             for prefix, crops in (("z", work.template), ("x", work.search))
             for name, values in self._inputs(crops).items()
         }
-        handle = Handle(work)
+        handle = Handle(work, inputs)
         with self._lock:
             while len(self._pending) >= self._most_pending:
                 self._collect()
-            for name, values in inputs.items():
-                self._pipe.feed_input(name, values)
-            self._pipe.schedule_run()
+            self._feed(handle)
             self._pending.append(handle)
         return handle
 
@@ -131,15 +142,46 @@ class DaliBackend:
                 self._collect()
         if handle.result is None:
             assert handle.error is not None
-            self._blame(handle.work, handle.error)
+            raise handle.error
         return handle.result
 
-    def close(self) -> None:
-        """Take out what is under way."""
-        with self._lock:
-            while self._pending:
-                self._collect()
-            del self._pipe
+    def close(self, wait: bool = True) -> None:
+        """Take out what is under way, and let go of the graph."""
+        if wait:
+            with self._lock:
+                while self._pending:
+                    self._collect()
+                self._pipe = None
+
+    def _feed(self, handle: Handle) -> None:
+        for name, values in handle.inputs.items():
+            self._pipe.feed_input(name, values)
+        self._pipe.schedule_run()
+
+    def _collect(self) -> None:
+        """Take the oldest batch out of the graph. The lock is held.
+
+        One picture that cannot be decoded makes DALI give up the whole graph: it is built anew for
+        the other batches, and the sample is named when its own batch is asked for.
+        """
+        handle = self._pending.popleft()
+        try:
+            z, x = (self._tensor(output) for output in self._pipe.share_outputs())
+            self._pipe.release_outputs()
+        except RuntimeError as error:
+            handle.error = _blame(handle.work)
+            if handle.error is None and handle.retried:
+                first_line = str(error).strip().splitlines()[0]
+                handle.error = StorageError(f"DALI failed on readable pictures: {first_line}")
+            elif handle.error is None:  # the failure of a later batch
+                handle.retried = True
+                self._pending.appendleft(handle)
+            self._pipe = self._graph()
+            for pending in self._pending:
+                self._feed(pending)
+        else:
+            handle.result = z, x
+            handle.inputs = {}
 
     def _inputs(self, crops: Crops) -> dict[str, Any]:
         params = crops.params
@@ -156,31 +198,26 @@ class DaliBackend:
             "offset": np.ascontiguousarray(params.color[:, :, 3], np.float32),
         }
 
-    def _collect(self) -> None:
-        """Take the oldest batch out of the graph. The lock is held."""
-        handle = self._pending.popleft()
-        try:
-            z, x = (self._tensor(output) for output in self._pipe.share_outputs())
-            self._pipe.release_outputs()
-        except RuntimeError as error:
-            handle.error = error
-        else:
-            handle.result = z, x
-
     def _tensor(self, output: Any) -> torch.Tensor:
         """Copy of one output; the graph's own memory is used again for the next batch."""
-        if not hasattr(output, "as_cpu"):
+        if self._copies is None:
             return as_tensor(output.as_array().copy(), self._channels_last)
-        tensor: torch.Tensor = torch.utils.dlpack.from_dlpack(output.as_tensor()).clone()
+        # On a stream of its own: waiting for this copy must not wait for the training step.
+        with torch.cuda.stream(self._copies):
+            tensor: torch.Tensor = torch.utils.dlpack.from_dlpack(output.as_tensor()).clone()
+        self._copies.synchronize()
+        tensor.record_stream(torch.cuda.current_stream(tensor.device))
         return tensor.permute(0, 3, 1, 2) if self._channels_last else tensor
 
-    def _blame(self, work: Work, error: RuntimeError) -> NoReturn:
-        """Find the sample for which DALI refused the whole batch; always raises."""
-        for crops in (work.template, work.search):
-            for i in range(len(crops)):
-                try:
-                    simplejpeg.decode_jpeg(crops.read(i), "RGB")
-                except ValueError as reason:
-                    bad = crops.sources[i].bad(int(crops.rows[i]), f"not decodable: {reason}")
-                    raise bad from error
-        raise StorageError(f"DALI failed on a batch of readable pictures: {error}") from error
+
+def _blame(work: Work) -> BadSample | None:
+    """Error of the first picture of a batch that another decoder refuses too."""
+    for crops in (work.template, work.search):
+        for i in range(len(crops)):
+            try:
+                simplejpeg.decode_jpeg(crops.read(i), "RGB")
+            except BadSample as error:
+                return error
+            except ValueError as error:
+                return crops.bad(i, f"not decodable: {error}")
+    return None

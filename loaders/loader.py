@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -17,7 +20,7 @@ from loaders.batch import PairBatch, normalise, torch_dtype
 from loaders.config import BackendName, PairConfig
 from loaders.sets import DataSets, open_sets
 from loaders.work import Backend, Work, prepare
-from shards.errors import MismatchError, SiamstreamError, StorageError
+from shards.errors import BadSample, MismatchError, StorageError
 
 __all__ = ["PairLoader", "make_backend"]
 
@@ -52,11 +55,15 @@ def make_backend(
                 template_px=config.template_px,
                 search_px=config.search_px,
                 max_batch=max_batch,
-                device_id=(device.index or 0) if name == "dali" else None,
+                device_id=_cuda_index(device) if name == "dali" else None,
                 threads=config.threads or usable_cores(),
                 prefetch=config.prefetch,
                 channels_last=config.channels_last,
             )
+
+
+def _cuda_index(device: torch.device) -> int:
+    return torch.cuda.current_device() if device.index is None else device.index
 
 
 class PairLoader:
@@ -110,6 +117,7 @@ class PairLoader:
         self._ahead: deque[Future[tuple[Work, Any]]] = deque()
         self._next = self._position = (0, 0)  # to be planned next; to be handed over next
         self._totals = {"batches": 0, "pairs": 0, "wait_s": 0.0}
+        self._closed = self._stalled = False
 
     @property
     def steps_per_epoch(self) -> int:
@@ -150,26 +158,38 @@ class PairLoader:
     def __next__(self) -> PairBatch:
         """Return the next batch.
 
+        After an error the position is still that of the batch that failed, and asking again
+        gives the same error, or the batch if it only was late.
+
         Raises
         ------
         BadSample : if a picture of it is damaged
         StorageError : if bytes cannot be read, or it takes longer than ``timeout_s``
         """
+        if self._closed:
+            raise RuntimeError("the loader is closed")
         started = time.perf_counter()
-        limit = self.config.timeout_s
         self._fill()
-        try:
-            work, handle = self._ahead.popleft().result(limit)
-            template, search = self._backend.finish(handle, limit)
-        except FutureTimeout as error:
-            raise StorageError(
-                f"epoch {self._position[0]}, samples from {self._position[1]}: no batch within "
-                f"data.timeout_s={limit:g} s; storage stalls or decoding hangs"
-            ) from error
+        work, template, search = self._wait(self._ahead[0], started + self.config.timeout_s)
+        self._ahead.popleft()
         self._fill()
         batch = self._hand_over(work, template, search, started)
         self._position = self._after(self._position)
         return batch
+
+    def _wait(
+        self, future: Future[tuple[Work, Any]], deadline: float
+    ) -> tuple[Work, torch.Tensor, torch.Tensor]:
+        try:
+            work, handle = future.result(max(0.0, deadline - time.perf_counter()))
+            left_s = max(0.0, deadline - time.perf_counter())
+            return work, *self._backend.finish(handle, left_s)
+        except FutureTimeout as error:
+            self._stalled = True
+            raise StorageError(
+                f"epoch {self._position[0]}, samples from {self._position[1]}: no batch within "
+                f"data.timeout_s={self.config.timeout_s:g} s; storage stalls or decoding hangs"
+            ) from error
 
     def _hand_over(
         self, work: Work, template: torch.Tensor, search: torch.Tensor, started: float
@@ -186,22 +206,21 @@ class PairLoader:
                 return moved
             return normalise(moved, torch_dtype(self.config.pixels))
 
+        tensors = {
+            "template": pixels(template),
+            "search": pixels(search),
+            "template_box": tensor(work.template_box),
+            "search_box": tensor(work.search_box),
+            "other_boxes": tensor(work.other_boxes),
+            "other_mask": tensor(work.other_mask),
+            "positive": tensor(work.plan.positive),
+            "sample": tensor(work.plan.sample),
+        }
         wait_s = time.perf_counter() - started
         self._totals["batches"] += 1
         self._totals["pairs"] += len(work)
         self._totals["wait_s"] += wait_s
-        return PairBatch(
-            template=pixels(template),
-            search=pixels(search),
-            template_box=tensor(work.template_box),
-            search_box=tensor(work.search_box),
-            other_boxes=tensor(work.other_boxes),
-            other_mask=tensor(work.other_mask),
-            positive=tensor(work.plan.positive),
-            sample=tensor(work.plan.sample),
-            epoch=work.epoch,
-            stats={"wait_s": wait_s},
-        )
+        return PairBatch(**tensors, epoch=work.epoch, stats={"wait_s": wait_s})
 
     def state_dict(self) -> dict[str, Any]:
         """Position after the last batch handed over, and what the sample stream depends on."""
@@ -211,29 +230,62 @@ class PairLoader:
             "consumed": consumed,
             "seed": self.config.seed,
             "pairs_per_epoch": self.config.pairs_per_epoch,
+            "rules": self._rules(),
             "data": self.sets.fingerprints(),
         }
+
+    def _rules(self) -> str:
+        """SHA-256 of everything else that the samples depend on."""
+        config = self.config
+        rules = {
+            "weights": [one.weight for one in self.sets.sets],
+            "sampler": asdict(config.sampler),
+            "recipe": asdict(config.recipe),
+            "px": [config.template_px, config.search_px],
+        }
+        return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on exactly after the batch at which `state_dict` was taken.
 
+        The batch size and the number of ranks may be others; where no whole batch is left of the
+        epoch, the next one begins.
+
         Raises
         ------
-        MismatchError : if the seed, the epoch's length or the data are others
+        MismatchError : if the seed, the epoch's length, the sampler, the recipe or the data are
+            others, or it is no position of an epoch
         """
         own = self.state_dict()
-        for key, meaning in (
-            ("seed", "data.seed"),
-            ("pairs_per_epoch", "data.pairs_per_epoch"),
-            ("data", "the packed data (SHA-256 of the indexes)"),
-        ):
-            if state[key] != own[key]:
-                raise MismatchError(
-                    f"cannot go on with this sample stream: {meaning} was {state[key]}, "
-                    f"now {own[key]}"
-                )
+        absent = sorted(own.keys() - state.keys())
+        if absent:
+            raise MismatchError(f"not the state of a loader: it lacks {', '.join(absent)}")
+        changed = [
+            f"{meaning} was {state[key]}, now {own[key]}"
+            for key, meaning in (
+                ("seed", "data.seed"),
+                ("pairs_per_epoch", "data.pairs_per_epoch"),
+            )
+            if state[key] != own[key]
+        ]
+        if state["rules"] != own["rules"]:
+            changed.append("weights, data.sampler, data.recipe or the sizes of the crops differ")
+        names = sorted(state["data"].keys() | own["data"].keys())
+        other = [name for name in names if state["data"].get(name) != own["data"].get(name)]
+        if other:
+            changed.append(f"the packed data differ: {', '.join(other)}")
+        if changed:
+            raise MismatchError(f"cannot go on with this sample stream: {'; '.join(changed)}")
+        epoch, consumed = int(state["epoch"]), int(state["consumed"])
+        if epoch < 0 or not 0 <= consumed < self.config.pairs_per_epoch:
+            raise MismatchError(
+                f"epoch {epoch}, {consumed} samples consumed: no position in an epoch of "
+                f"{self.config.pairs_per_epoch}"
+            )
+        if consumed + self.batch_size > self.config.pairs_per_epoch:
+            epoch, consumed = epoch + 1, 0
         self._drop_ahead()
-        self._next = self._position = (int(state["epoch"]), int(state["consumed"]))
+        self._next = self._position = (epoch, consumed)
 
     def _drop_ahead(self) -> None:
         """Let go of the batches made ahead; those under way are finished first."""
@@ -241,9 +293,8 @@ class PairLoader:
         for future in pending:
             if not future.cancel():
                 # A damaged sample in a batch that nobody will see is nobody's error.
-                with suppress(SiamstreamError):
-                    _, handle = future.result(self.config.timeout_s)
-                    self._backend.finish(handle, self.config.timeout_s)
+                with suppress(BadSample):
+                    self._wait(future, time.perf_counter() + self.config.timeout_s)
 
     def stats(self) -> dict[str, float]:
         """Totals since the start: batches, pairs, seconds waited for batches."""
@@ -254,9 +305,11 @@ class PairLoader:
         return {**self.sets.describe(), "backend": self.backend_name}
 
     def close(self) -> None:
-        """Stop all threads. The loader cannot be used afterwards."""
-        for future in self._ahead:
-            future.cancel()
-        self._planner.shutdown(wait=True, cancel_futures=True)
+        """Stop all threads. The loader cannot be used afterwards; closing again does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        # A thread that hangs in a read cannot be stopped, and must not stop us.
+        self._planner.shutdown(wait=not self._stalled, cancel_futures=True)
         self._ahead.clear()
-        self._backend.close()
+        self._backend.close(wait=not self._stalled)

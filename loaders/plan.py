@@ -36,6 +36,7 @@ __all__ = [
 ]
 
 # Streams of random numbers; one for every purpose. A number once given never changes its meaning.
+# Reserved: 3 and 4, kernels of the blur of template and search; 5, boxes and fills of occlusion.
 STREAM_PAIR, STREAM_TEMPLATE, STREAM_SEARCH = 0, 1, 2
 _WIDTH = 8
 _DATASET, _CATEGORY, _TEMPLATE, _KIND, _SEARCH, _OTHER_CATEGORY, _OTHER = range(7)
@@ -81,8 +82,8 @@ class SamplerConfig:
     video: PairKinds = field(
         default_factory=lambda: PairKinds(same_instance=0.9, same_category=0.05, any=0.05)
     )
-    max_gap: Annotated[int, Ge(0)] = 200
-    category_cap: Annotated[int, Ge(1)] = 100_000
+    max_gap: Annotated[int, Ge(0), Le(1 << 31)] = 200
+    category_cap: Annotated[int, Ge(1), Le(1 << 48)] = 100_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

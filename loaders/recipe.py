@@ -6,7 +6,9 @@ into `Params`; a backend applies those and decides nothing. All colour steps are
 and saturation rotate and stretch the chroma plane of YIQ, which is what DALI's ``hsv`` does too.
 
 A row of uniforms has fixed columns. Those of blur, occlusion and rotation are drawn but not used
-yet, so that these steps can be added without moving any other number.
+yet, and streams are reserved for what these steps draw further (`loaders.plan`), so that they can
+be added without moving any other number. Where a crop reaches outside the stored picture, its edge
+pixels are repeated; the default ranges never do.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ from shards.geometry import (
 __all__ = ["DRAW_WIDTH", "Augment", "Jitter", "Params", "Recipe", "draw"]
 
 Probability = Annotated[float, Ge(0), Le(1)]
-NonNegative = Annotated[float, Ge(0)]
+Levels = Annotated[float, Ge(0), Le(255)]
+LogScale = Annotated[float, Ge(0), Le(2)]
+Pixels = Annotated[float, Ge(0), Le(4096)]
 
 # Columns of a crop's row of uniforms.
 _FLIP, _BRIGHTNESS, _CONTRAST, _HUE, _SATURATION = 0, 1, 3, 5, 7  # the last four: gate, value
@@ -49,7 +53,7 @@ class Jitter:
     """A colour step: done with probability `p`, its amount uniform in [-delta, delta]."""
 
     p: Probability = 0.0
-    delta: NonNegative = 0.0
+    delta: Levels = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,8 +77,8 @@ class Augment:
     contrast: Jitter = field(default_factory=Jitter)
     hue: Jitter = field(default_factory=Jitter)
     saturation: Jitter = field(default_factory=Jitter)
-    scale: NonNegative = 0.0
-    shift: NonNegative = 0.0
+    scale: LogScale = 0.0
+    shift: Pixels = 0.0
     keep_aspect: bool = True
 
 
@@ -119,7 +123,11 @@ class Recipe:
     )
     video_x: Augment = field(default_factory=lambda: _search(0.1))
     grey: Probability = 0.01
-    luma: Annotated[tuple[float, ...], Len(3, 3)] = tuple(_LUMA.tolist())
+    luma: Annotated[tuple[Probability, ...], Len(3, 3)] = tuple(_LUMA.tolist())
+
+    def __post_init__(self) -> None:
+        if abs(sum(self.luma) - 1) > 1e-6:
+            raise ValueError(f"luma must sum to 1, got {sum(self.luma):g}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -62,7 +62,7 @@ def crops(work: Crops, channels_last: bool) -> Pixels:
         try:
             picture = decode(data)
         except (OSError, SyntaxError, ValueError) as error:
-            raise work.sources[i].bad(int(work.rows[i]), f"not decodable: {error}") from error
+            raise work.bad(i, f"not decodable: {error}") from error
         result = warp(picture, work.params.frame_from_crop[i], work.params.out_px)
         out.append(color(result, work.params.color[i]))
     stacked = np.stack(out)
@@ -89,5 +89,5 @@ class ReferenceBackend:
         z, x = crops(handle.template, last), crops(handle.search, last)
         return as_tensor(z, last), as_tensor(x, last)
 
-    def close(self) -> None:
+    def close(self, wait: bool = True) -> None:
         """Nothing to give back."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import simplejpeg
 
 from loaders.config import PairConfig
 from loaders.plan import PairTables
-from shards.errors import BadSample, DataError, MismatchError
+from shards.errors import BadSample, DataError, FormatError, MismatchError
 from shards.format import Manifest, dataset_folders
 from shards.geometry import Grid
 from shards.index import Index, crc32c
@@ -49,11 +51,11 @@ class DataSet:
         ]
 
     def read(self, row: int) -> memoryview:
-        """Encoded picture of a row, its checksum verified.
+        """Encoded picture of a row, its checksum and the size in its header verified.
 
         Raises
         ------
-        BadSample : if the bytes are not those that were packed
+        BadSample : if the bytes are not those that were packed, or no JPEG of the right size
         StorageError : if they cannot be read
         """
         index = self.index
@@ -62,6 +64,13 @@ class DataSet:
         found = crc32c(data)
         if found != index.crc[row]:
             raise self.bad(row, f"CRC-32C is {found:08x}, the index says {index.crc[row]:08x}")
+        try:
+            height, width, *_ = simplejpeg.decode_jpeg_header(data)
+        except ValueError as error:
+            raise self.bad(row, f"not decodable: {error}") from error
+        if (width, height) != (self.manifest.crop_size,) * 2:
+            size = self.manifest.crop_size
+            raise self.bad(row, f"{width}x{height} pixels, {size}x{size} expected")
         return data
 
     def bad(self, row: int, reason: str) -> BadSample:
@@ -118,7 +127,7 @@ def _wanted(
 ) -> tuple[dict[str, float], list[str], list[str]]:
     """Weights of the data sets to use, those missing, and warnings."""
     warnings: list[str] = []
-    if not config.datasets and list(found.values()) == [path]:
+    if not (config.datasets or config.require_all) and list(found.values()) == [path]:
         return dict.fromkeys(found, 1.0), [], []
     names = config.datasets or tuple(config.weights)
     missing = [name for name in names if name not in found]
@@ -149,6 +158,32 @@ def _wanted(
     return use, missing, warnings
 
 
+def _may_hold(folder: Path, names: tuple[str, ...]) -> bool:
+    try:
+        return Manifest.read(folder).name in names
+    except FormatError:
+        return folder.name in names
+
+
+def _leaving(config: PairConfig, crop_size: int) -> list[str]:
+    """Warn about augmentations that reach outside the stored crops."""
+    recipe, worst = config.recipe, 0.0
+    for augment, px in (
+        (recipe.image_z, config.template_px),
+        (recipe.video_z, config.template_px),
+        (recipe.image_x, config.search_px),
+        (recipe.video_x, config.search_px),
+    ):
+        worst = max(worst, px / 2 * math.exp(augment.scale) + augment.shift)
+    if worst <= crop_size / 2:
+        return []
+    return [
+        f"data.recipe reaches up to {worst:.0f} px from the centre, the stored crops only "
+        f"{crop_size / 2:.0f}: outside, their edge pixels are repeated; pack larger crops (--size) "
+        "or lower scale and shift"
+    ]
+
+
 def open_sets(config: PairConfig) -> DataSets:
     """Open the data sets that a configuration names.
 
@@ -160,6 +195,8 @@ def open_sets(config: PairConfig) -> DataSets:
     """
     path = Path(config.path) if config.path else default_shards()
     folders = dataset_folders(path)
+    if config.datasets and len(folders) > 1:  # one that is not wanted may well be damaged
+        folders = [folder for folder in folders if _may_hold(folder, config.datasets)]
     manifests = {folder: Manifest.read(folder) for folder in folders}
     found = {manifest.name: folder for folder, manifest in manifests.items()}
     if len(found) != len(folders):
@@ -205,7 +242,7 @@ def open_sets(config: PairConfig) -> DataSets:
         sets=tuple(sets),
         tables=tables,
         missing=tuple(missing),
-        warnings=tuple(warnings),
+        warnings=(*warnings, *_leaving(config, crop_size)),
         grid=grid,
         crop_size=crop_size,
     )

@@ -50,7 +50,8 @@ def pair_tiles(
     one tile for every sample, how many pairs are positive, the warnings of opening the data
     """
     sets = open_sets(config)
-    device = torch.device("cuda" if config.backend == "dali" else "cpu")
+    # as training would choose it
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     _, backend = make_backend(config, sets, count, device)
     work = prepare(sets, config, epoch, first, count)
     template, search = backend.finish(backend.start(work), config.timeout_s)

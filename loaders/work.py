@@ -13,6 +13,7 @@ from loaders.config import PairConfig
 from loaders.plan import STREAM_SEARCH, STREAM_TEMPLATE, Plan, plan_batch
 from loaders.recipe import DRAW_WIDTH, Params, draw
 from loaders.sets import DataSet, DataSets
+from shards.errors import BadSample
 from shards.geometry import Float
 from shards.rng import uniforms
 
@@ -46,8 +47,12 @@ class Crops:
         return len(self.rows)
 
     def read(self, i: int) -> memoryview:
-        """Encoded picture of crop i, checked; raises `BadSample`."""
+        """Encoded picture of crop i, its checksum and size verified; raises `BadSample`."""
         return self.sources[i].read(int(self.rows[i]))
+
+    def bad(self, i: int, reason: str) -> BadSample:
+        """Error that names the sample of crop i."""
+        return self.sources[i].bad(int(self.rows[i]), reason)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -82,8 +87,8 @@ class Backend(Protocol):
     def finish(self, handle: Any, timeout_s: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Wait for a batch: template and search pixels, (B, 3, S, S) uint8 RGB."""
 
-    def close(self) -> None:
-        """Give back threads and memory."""
+    def close(self, wait: bool = True) -> None:
+        """Give back threads and memory; without waiting for work that hangs if not `wait`."""
 
 
 def _boxes(sources: tuple[DataSet, ...], rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["parse_boxes", "parse_flags"]
+__all__ = ["parse_boxes", "parse_flags", "parse_levels"]
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -61,3 +61,22 @@ def parse_flags(data: bytes) -> tuple[npt.NDArray[np.bool_], dict[int, str]]:
         if value not in (b"0", b"1")
     }
     return flags, faults
+
+
+def parse_levels(data: bytes, most: int) -> tuple[npt.NDArray[np.int8], dict[int, str]]:
+    """Parse whole numbers from 0 to `most`, all on one line with commas or one a line.
+
+    Returns
+    -------
+    levels : (N,) int8, -1 for a value that is none of these
+    faults : its position (0-based) and what is wrong with it
+    """
+    known = {str(level).encode(): level for level in range(most + 1)}
+    values = data.removeprefix(_BOM).replace(b",", b" ").split()
+    levels = np.array([known.get(value, -1) for value in values], np.int8)
+    faults = {
+        position: f"value {position + 1} is {values[position][:20].decode(errors='replace')!r}, "
+        f"a whole number from 0 to {most} needed"
+        for position in np.flatnonzero(levels < 0).tolist()
+    }
+    return levels, faults

@@ -1,15 +1,16 @@
-"""One planned shard to samples: read a picture, decode it once, cut, warp, encode."""
+"""One planned shard to samples: read a picture, decode it once for all its objects, cut, encode."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
 from packer.jobs import Clip, Job
 from packer.select import MIN_FRAMES, Tally
-from packer.sequence import Problem
+from packer.sequence import Problem, Reason
 from packer.source import Source
 from shards import pixels
 from shards.errors import DataError
@@ -43,9 +44,39 @@ def cut(
     return pixels.warp(picture, region_affine(region, size, grid), size, border), region
 
 
+class _Opened(NamedTuple):
+    """A decoded picture."""
+
+    path: str
+    pixels: pixels.Picture
+    mean_rgb: Float
+
+
+class _Around(NamedTuple):
+    """Boxes of one sample in frame pixels, the target first."""
+
+    boxes: Float
+    categories: tuple[str, ...]
+    ignore: tuple[bool, ...]
+
+
+def _around(clip: Clip, position: int) -> _Around:
+    together = clip.together
+    if together is None:
+        return _Around(clip.boxes[position : position + 1], (clip.category,), (False,))
+    target = int(together.targets[position])
+    others = [row for row in range(len(together.categories)) if row != target]
+    rows = [target, *others]
+    return _Around(
+        together.boxes[rows],
+        tuple(together.categories[row] for row in rows),
+        tuple(together.crowd[rows].tolist()),
+    )
+
+
 @dataclass(kw_only=True, slots=True, eq=False)
 class Cropper:
-    """Makes the samples of one shard, one picture in memory at a time.
+    """Makes the samples of one shard, one picture in memory at a time and decoded once.
 
     Attributes
     ----------
@@ -54,7 +85,7 @@ class Cropper:
     skip : leave unreadable pictures out; else they are only collected, and nothing is cut after
         the first because the shard will not be kept
     tick : called after every frame; may raise to stop
-    tally : frames left out
+    tally : frames and boxes left out
     unreadable : pictures that could not be read or decoded
     """
 
@@ -66,6 +97,7 @@ class Cropper:
     tick: Callable[[], None]
     tally: Tally = field(default_factory=Tally)
     unreadable: list[Problem] = field(default_factory=list)
+    _opened: _Opened | None = None
 
     def samples(self, job: Job) -> Iterator[Encoded]:
         """Samples of a shard, frame by frame.
@@ -74,7 +106,7 @@ class Cropper:
         """
         for clip in job.clips:
             held: Encoded | None = None
-            kept = 0
+            held_at = kept = 0
             for position in range(len(clip)):
                 made = self._frame(clip, position)
                 self.tick()
@@ -82,46 +114,71 @@ class Cropper:
                     continue
                 kept += 1
                 if clip.kind == "video" and kept < MIN_FRAMES:
-                    held = made
+                    held, held_at = made, position
                     continue
                 if held is not None:
                     yield held
                     held = None
                 yield made
             if held is not None:
-                self.tally.add("short_track", clip.sequence, held[0].frame)
+                self._leave_out("short_track", clip, held_at)
+            self._opened = None
 
     def _frame(self, clip: Clip, position: int) -> Encoded | None:
-        number, name = int(clip.numbers[position]), clip.pictures[position]
-        path = f"{clip.pictures_at}/{name}"
-        try:
-            picture = pixels.decode(self.source.read(path))
-        except (ValueError, DataError) as error:
-            self.unreadable.append(Problem(path, str(error)))
-            self.tally.add("unreadable", clip.sequence, number)
+        opened = self._open(_join(clip.pictures_at, clip.pictures[position]))
+        if opened is None:
+            self._leave_out("unreadable", clip, position)
             return None
         if self.unreadable and not self.skip:
             return None
-        height, width = picture.shape[:2]
-        box = clip.boxes[position]
+        height, width = opened.pixels.shape[:2]
+        around = _around(clip, position)
+        box = around.boxes[0]
         if box[0] >= width or box[1] >= height or box[2] <= 0 or box[3] <= 0:
-            self.tally.add("outside", clip.sequence, number)
+            self._leave_out("outside", clip, position)
             return None
-        mean = pixels.mean_rgb(picture)
-        crop, region = cut(picture, mean, box, size=self.size, grid=self.grid)
+        mean = opened.mean_rgb
+        crop, region = cut(opened.pixels, mean, box, size=self.size, grid=self.grid)
         sample = Sample(
             sequence=clip.sequence,
-            track=clip.track,
-            frame=number,
+            track=clip.track if clip.together is None else clip.track + position,
+            frame=int(clip.numbers[position]),
             kind=clip.kind,
             fps=clip.fps,
-            boxes=boxes_to_regions(box, region, self.size)[None].astype(np.float32),
-            categories=(clip.category,),
-            ignore=(False,),
+            boxes=boxes_to_regions(around.boxes, region, self.size).astype(np.float32),
+            categories=around.categories,
+            ignore=around.ignore,
             visible=None if clip.visible is None else float(clip.visible[position]),
             mean_rgb=mean,
-            source=f"{clip.source_at}/{name}",
+            source=_join(clip.source_at, clip.pictures[position]),
             source_size=(width, height),
             region=region.astype(np.float32),
         )
         return sample, pixels.encode_jpeg(crop, self.quality)
+
+    def _open(self, path: str) -> _Opened | None:
+        """Picture at a path, decoded unless it is the last one; None if it cannot be."""
+        if self._opened is not None and self._opened.path == path:
+            return self._opened
+        if self.unreadable and self.unreadable[-1].where == path:
+            return None
+        self._opened = None  # not two pictures in memory
+        try:
+            picture = pixels.decode(self.source.read(path))
+        except (ValueError, DataError) as error:
+            self.unreadable.append(Problem(path, str(error)))
+            return None
+        self._opened = _Opened(path, picture, pixels.mean_rgb(picture))
+        return self._opened
+
+    def _leave_out(self, reason: Reason, clip: Clip, position: int) -> None:
+        picture, box = _join(clip.source_at, clip.pictures[position]), clip.boxes[position]
+        if clip.together is None:
+            self.tally.add(reason, clip.sequence, int(clip.numbers[position]), picture, box)
+        else:
+            row = int(clip.together.rows[position])
+            self.tally.add_box(reason, clip.sequence, row, picture, box)
+
+
+def _join(folder: str, name: str) -> str:
+    return f"{folder}/{name}" if folder else name

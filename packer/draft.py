@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from collections.abc import Sequence as Items
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
+from packer.filters import Filters, classes_of
 from packer.jobs import Clip, Fingerprint, Job, PackOptions, clip_of, plan
 from packer.select import Tally, select
-from packer.sequence import DataSet, Problem, Survey
+from packer.sequence import DataSet, Found, Problem
 from packer.source import Source
 
-__all__ = ["Counter", "Draft", "Progress", "draft", "silent"]
+__all__ = ["EVERYTHING", "Counter", "Draft", "Progress", "draft", "silent"]
+
+EVERYTHING = Filters()
+UNKNOWN = ("", "unknown")
 
 
 class Counter(Protocol):
@@ -66,12 +71,20 @@ class Draft:
     @property
     def tracks(self) -> int:
         """Tracks planned."""
-        return len({(clip.sequence, clip.track) for job in self.jobs for clip in job.clips})
+        tracks = {
+            (clip.sequence, clip.track): clip.tracks for job in self.jobs for clip in job.clips
+        }
+        return sum(tracks.values())
+
+    @property
+    def kept_sequences(self) -> int:
+        """Sequences planned."""
+        return len({clip.sequence for job in self.jobs for clip in job.clips})
 
     @property
     def categories(self) -> int:
         """Classes planned."""
-        return len({clip.category for job in self.jobs for clip in job.clips})
+        return len({name for job in self.jobs for clip in job.clips for name in clip.categories})
 
 
 class _Reading:
@@ -82,23 +95,35 @@ class _Reading:
         self.tally = Tally()
         self.problems: list[Problem] = []
         self.noted: dict[str, list[str]] = {}
+        self.classes: set[str] = set()
+        self.sequences = 0
 
     def clips(
         self,
         dataset: DataSet,
         source: Source,
-        survey: Survey,
+        found: Items[Found],
         options: PackOptions,
+        filters: Filters,
         tell: Callable[[int], None],
     ) -> Iterator[Clip]:
-        for number, one in enumerate(survey.found[: options.limit]):
+        for number, one in enumerate(found):
             sequence = dataset.read(source, one)
+            self.classes.update(classes_of(sequence))
+            if not filters.admits_read(sequence):
+                if sequence.category in UNKNOWN:  # malformed perhaps in what names its class
+                    self.problems.extend(sequence.problems)
+                tell(number + 1)
+                continue
             selection = select(
                 sequence,
                 stride=options.stride,
                 min_size=options.min_size,
+                min_exclusive=dataset.MIN_EXCLUSIVE,
                 inclusive=options.inclusive_boxes,
+                categories=filters.categories,
             )
+            self.sequences += 1
             self.fingerprint.add(sequence, selection)
             self.tally.add_selection(sequence, selection)
             self.problems.extend(sequence.problems)
@@ -106,6 +131,8 @@ class _Reading:
                 self.noted.setdefault(note, []).append(sequence.name)
             yield clip_of(sequence, selection)
             tell(number + 1)
+            if self.sequences == options.limit:
+                break
 
     def notes(self) -> Iterator[str]:
         for note, names in sorted(self.noted.items()):
@@ -118,15 +145,17 @@ def draft(
     source: Source,
     options: PackOptions,
     progress: Progress,
+    filters: Filters = EVERYTHING,
 ) -> Draft:
     """Read all annotations of a raw tree and plan its shards.
 
     Parameters
     ----------
-    dataset : module of `packer.datasets`
+    dataset : a data set of `packer.datasets`
     source : the raw tree
     options : which frames, and how many a shard
     progress : opens a display of what is counted, its unit and its total
+    filters : which sequences and classes
 
     Raises
     ------
@@ -134,16 +163,22 @@ def draft(
     """
     survey = dataset.survey(source, options.split)
     reading = _Reading()
-    total = len(survey.found[: options.limit])
+    reading.classes.update(one.category for one in survey.found)
+    found = [one for one in survey.found if filters.admits(one)]
+    total = min(len(found), options.limit or len(found))
     with progress("annotations", "sequences", total) as shown:
-        clips = reading.clips(dataset, source, survey, options, shown.update)
+        clips = reading.clips(dataset, source, found, options, filters, shown.update)
         jobs = plan(dataset.NAME, clips, options.frames_per_shard)
     return Draft(
         jobs=tuple(jobs),
         fingerprint=reading.fingerprint.hexdigest(),
         tally=reading.tally,
-        missing=survey.missing,
-        notes=(*survey.notes, *reading.notes()),
+        missing=filters.missing(survey.found, survey.missing),
+        notes=(
+            *survey.notes,
+            *filters.notes(survey.found, reading.classes),
+            *reading.notes(),
+        ),
         problems=(*survey.problems, *reading.problems),
-        sequences=total,
+        sequences=reading.sequences,
     )

@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import typing
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,12 +23,22 @@ from packer.sequence import Sequence, Split
 from shards.format import Kind, shard_name
 from shards.geometry import CROP_PX, EXEMPLAR_PX, Grid
 
-__all__ = ["Clip", "Fingerprint", "Job", "PackOptions", "clip_of", "limits", "plan"]
+__all__ = [
+    "Boxes",
+    "Clip",
+    "Fingerprint",
+    "Job",
+    "PackOptions",
+    "clip_of",
+    "limits",
+    "plan",
+    "share_out",
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PackOptions:
-    """Options that decide what a packed folder holds; `stride` and `min_size` differ by data set.
+    """Options of all data sets that decide what a folder holds; two differ by data set.
 
     Attributes
     ----------
@@ -74,12 +84,36 @@ def limits(name: str) -> tuple[int, int] | None:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Clip:
-    """Frames of one track that go into one shard; attributes as in `packer.sequence.Sequence`.
+class Boxes:
+    """All boxes of a picture with several objects, for the crops of N of them.
 
     Attributes
     ----------
-    boxes : (N, 4) float64 xyxy, frame pixels (edge coordinates)
+    boxes : (M, 4) float64 xyxy, frame pixels (edge coordinates)
+    categories : M class names
+    crowd : (M,) bool
+    targets : (N,) int32, which of the boxes is the target of each crop
+    rows : (N,) int32, its place among the picture's annotations
+    """
+
+    boxes: npt.NDArray[np.float64]
+    categories: tuple[str, ...]
+    crowd: npt.NDArray[np.bool_]
+    targets: npt.NDArray[np.int32]
+    rows: npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Clip:
+    """Frames of one track, or objects of one picture, that go into one shard.
+
+    Attributes
+    ----------
+    sequence, category, kind, fps, pictures_at, source_at, numbers, pictures, visible :
+        as in `packer.sequence.Sequence`
+    track : number of the track; with `together` of the first, every row is the next track
+    boxes : (N, 4) float64 xyxy of the targets, frame pixels (edge coordinates)
+    together : all boxes of the picture
     """
 
     sequence: str
@@ -93,15 +127,34 @@ class Clip:
     pictures: tuple[str, ...]
     boxes: npt.NDArray[np.float64]
     visible: npt.NDArray[np.float32] | None
+    together: Boxes | None = None
 
     def __len__(self) -> int:
         return len(self.pictures)
 
+    @property
+    def tracks(self) -> int:
+        """How many tracks it is of."""
+        return 1 if self.together is None else len(self)
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """Class of every row."""
+        if self.together is None:
+            return (self.category,) * len(self)
+        return tuple(self.together.categories[target] for target in self.together.targets.tolist())
+
     def part(self, start: int, stop: int) -> Clip:
-        """Frames ``start`` to ``stop - 1``."""
+        """Rows ``start`` to ``stop - 1``."""
+        together = self.together
+        if together is not None:
+            together = replace(
+                together, targets=together.targets[start:stop], rows=together.rows[start:stop]
+            )
         return Clip(
             sequence=self.sequence,
-            track=self.track,
+            track=self.track if together is None else self.track + start,
+            together=together,
             category=self.category,
             kind=self.kind,
             fps=self.fps,
@@ -128,8 +181,18 @@ class Job:
 
 
 def clip_of(sequence: Sequence, selection: Selection) -> Clip:
-    """Kept frames of a sequence."""
+    """Kept frames of a sequence, or kept objects of a picture."""
     rows = selection.picked[selection.kept]
+    together = None
+    if sequence.objects is not None:
+        objects, along = sequence.objects, selection.along
+        together = Boxes(
+            boxes=selection.along_boxes,
+            categories=tuple(objects.categories[row] for row in along.tolist()),
+            crowd=objects.crowd[along],
+            targets=np.searchsorted(along, rows).astype(np.int32),
+            rows=rows.astype(np.int32),
+        )
     return Clip(
         sequence=sequence.name,
         track=0,
@@ -142,19 +205,32 @@ def clip_of(sequence: Sequence, selection: Selection) -> Clip:
         pictures=tuple(sequence.pictures[row] for row in rows.tolist()),
         boxes=selection.boxes[selection.kept],
         visible=None if sequence.visible is None else sequence.visible[rows],
+        together=together,
     )
 
 
-def plan(dataset: str, clips: Iterable[Clip], frames_per_shard: int) -> list[Job]:
+class Splittable(Protocol):
+    """Frames of one track, or tracks of one picture, that can be split."""
+
+    def __len__(self) -> int:
+        """How many crops it is."""
+
+    def part(self, start: int, stop: int) -> Self:
+        """Crops ``start`` to ``stop - 1``."""
+
+
+_Clip = TypeVar("_Clip", bound=Splittable)
+
+
+def share_out(clips: Iterable[_Clip], frames_per_shard: int) -> list[list[_Clip]]:
     """Distribute tracks over shards, in order.
 
     Parameters
     ----------
-    dataset : names the shards
-    clips : one for every track; empty ones are passed over
+    clips : one for every track or picture; empty ones are passed over
     frames_per_shard : most frames in a shard
     """
-    groups: list[list[Clip]] = []
+    groups: list[list[_Clip]] = []
     room = 0
     for clip in clips:
         count = len(clip)
@@ -169,9 +245,14 @@ def plan(dataset: str, clips: Iterable[Clip], frames_per_shard: int) -> list[Job
                 room = frames_per_shard
             groups[-1].append(clip)
             room -= count
+    return groups
+
+
+def plan(dataset: str, clips: Iterable[Clip], frames_per_shard: int) -> list[Job]:
+    """Shards of a data set; see `share_out`."""
     return [
         Job(shard=shard_name(dataset, number), clips=tuple(group))
-        for number, group in enumerate(groups)
+        for number, group in enumerate(share_out(clips, frames_per_shard))
     ]
 
 
@@ -192,6 +273,10 @@ class Fingerprint:
         self._block(selection.reason.astype("<i1").tobytes())
         visible = sequence.visible
         self._block(b"" if visible is None else visible[selection.picked].astype("<f4").tobytes())
+        if sequence.objects is not None:
+            self._block("\0".join(sequence.objects.categories).encode())
+            self._block(sequence.objects.crowd.tobytes())
+            self._block(selection.along_boxes.astype("<f8").tobytes())
 
     def _block(self, data: bytes) -> None:
         self._hash.update(len(data).to_bytes(8, "little"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from packer.draft import Draft
@@ -25,10 +25,12 @@ class Report:
     rejected : frames left out, by reason
     missing : official sequences that are not on disk
     notes : facts about the input
-    stride, size, quality, grid : of the crops
+    stride, size, quality, grid : of the crops; None where others made them and did not say
     seconds, frames_per_s : this run's time, and frames packed in it per second of packing
     resumed_shards : shards that were complete before
     dry_run : nothing was written
+    job : ``I/N`` of a job that packed its share of the shards, and the data set is not finished;
+        frames, tracks, sequences and categories are then those planned for it
     """
 
     name: str
@@ -42,14 +44,15 @@ class Report:
     rejected: Mapping[str, int]
     missing: tuple[str, ...]
     notes: tuple[str, ...]
-    stride: int
+    stride: int | None
     size: int
-    quality: int
+    quality: int | None
     grid: str
     seconds: float
     frames_per_s: float
     resumed_shards: int
     dry_run: bool
+    job: str | None = None
 
     @classmethod
     def planned(cls, name: str, out: str, options: PackOptions, draft: Draft) -> Report:
@@ -60,7 +63,7 @@ class Report:
             shards=len(draft.jobs),
             frames=draft.frames,
             tracks=draft.tracks,
-            sequences=draft.tracks,
+            sequences=draft.kept_sequences,
             categories=draft.categories,
             bytes=0,
             rejected=draft.tally.rejected,
@@ -78,7 +81,12 @@ class Report:
 
     @classmethod
     def packed(
-        cls, out: str, manifest: Manifest, quality: int, frames_per_s: float, resumed_shards: int
+        cls,
+        out: str,
+        manifest: Manifest,
+        quality: int | None,
+        frames_per_s: float,
+        resumed_shards: int,
     ) -> Report:
         """Report of a complete folder."""
         return cls(
@@ -103,6 +111,17 @@ class Report:
             dry_run=False,
         )
 
+    def of_job(self, job: str, size: int, frames_per_s: float, resumed_shards: int) -> Report:
+        """Report of a job whose share was planned so; `size` of its shards in bytes."""
+        return replace(
+            self,
+            job=job,
+            bytes=size,
+            frames_per_s=frames_per_s,
+            resumed_shards=resumed_shards,
+            dry_run=False,
+        )
+
     def facts(self) -> dict[str, Any]:
         """JSON values."""
         return asdict(self)
@@ -120,17 +139,18 @@ class Report:
         if self.dry_run:
             yield f"{self.name}: would pack {counted} into {self.out}; nothing was written"
         else:
-            yield f"{self.name}: {counted}, {self.bytes / 1e6:,.1f} MB in {self.out}"
+            job = f"job {self.job}: " if self.job else ""
+            yield f"{self.name}: {job}{counted}, {self.bytes / 1e6:,.1f} MB in {self.out}"
             if self.resumed_shards == self.shards:
                 yield "all of it was packed before; nothing to do"
             elif self.resumed_shards:
                 yield f"{self.resumed_shards:,} shards were complete before"
         if self.rejected:
             reasons = ", ".join(f"{reason} {count:,}" for reason, count in self.rejected.items())
-            yield f"frames left out: {reasons}"
+            yield f"left out: {reasons}"
         if self.missing:
             yield (
-                f"{len(self.missing):,} official sequences of this split are not on disk: "
+                f"{len(self.missing):,} sequences of this split are not on disk: "
                 f"{named(self.missing)}"
             )
         for note in self.notes:
@@ -138,4 +158,9 @@ class Report:
         if not self.dry_run:
             rate = f", {self.frames_per_s:,.0f} frames/s" if self.frames_per_s else ""
             yield f"done in {self.seconds:,.1f} s{rate}"
-            yield f"next: python -m shards verify {self.out}"
+            if self.job:
+                yield f"when all jobs are done: python -m shards finish {self.out}"
+            elif self.out.startswith("s3://"):
+                yield "next: download it and run 'python -m shards verify' on the folder"
+            else:
+                yield f"next: python -m shards verify {self.out}"

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from packer import output
-from packer.draft import Draft, Progress, draft, silent
-from packer.jobs import PackOptions
+from packer.draft import EVERYTHING, Draft, Progress, draft, silent
+from packer.filters import Filters
+from packer.jobs import Job, PackOptions
 from packer.report import Report
 from packer.select import Tally
-from packer.sequence import DataSet, Problem
-from packer.source import FolderSource, Source
+from packer.sequence import REASONS, DataSet, Problem
+from packer.share import Share
+from packer.source import Source, open_source
 from packer.workers import Work, run_jobs
 from shards.errors import DataError, one_line
+from shards.finish import finish
 from shards.format import Manifest
-from shards.index import Part
-from shards.writer import finish, load_part
+from shards.plan import Plan
+from shards.sink import FolderSink, Sink, sink_of
+from shards.writer import forget_parts, load_parts
 
 __all__ = ["Malformed", "OnError", "pack"]
 
@@ -50,7 +54,7 @@ class Malformed(DataError):
 def pack(
     dataset: DataSet,
     root: Path,
-    out: Path,
+    out: Path | Sink,
     options: PackOptions,
     *,
     workers: int | None = None,
@@ -58,23 +62,28 @@ def pack(
     dry_run: bool = False,
     executor: Executor | None = None,
     progress: Progress = silent,
+    filters: Filters = EVERYTHING,
+    share: Share | None = None,
 ) -> Report:
-    """Pack a raw data set into a folder of shards, or go on with it.
+    """Pack a raw data set into a folder or bucket of shards, or go on with it.
 
     The same input, options and library versions give the same bytes, with any number of workers, in
     one go or resumed.
 
     Parameters
     ----------
-    dataset : module of `packer.datasets`
+    dataset : a data set of `packer.datasets`
     root : its raw folder
-    out : folder of the shards; new, empty, or begun with the same options and input
+    out : place of the shards; new, empty, or begun with the same options and input
     options : what to pack
-    workers : processes; by default one a core
+    workers : processes; by default one a core. Of an executor: how many jobs it runs at a time
     on_error : ``fail`` lists all that is malformed; ``skip`` leaves it out frame by frame, counted
     dry_run : plan and report, write nothing
     executor : packs the jobs in place of processes of our own; must see the same paths
     progress : opens a display of what is counted, its unit and its total
+    filters : which sequences and classes
+    share : pack only these shards, beside other jobs, and write neither index nor manifest, for
+        `shards.finish.finish_place` to do
 
     Raises
     ------
@@ -86,8 +95,9 @@ def pack(
     """
     start_s = time.monotonic()
     skip = on_error == "skip"
-    source = FolderSource(_checked(root, dataset))
-    drafted = draft(dataset, source, options, progress)
+    source = _opened(root if executor is None else root.absolute(), dataset)
+    facts = {**asdict(options), **dataset.options(), **filters.facts()}
+    drafted = draft(dataset, source, options, progress, filters)
     if drafted.problems and not skip:
         raise Malformed(
             f"{_many(len(drafted.problems), 'problem')} in the annotations below {root}; nothing "
@@ -96,28 +106,44 @@ def pack(
         )
     if not drafted.jobs:
         raise DataError(_nothing_left(drafted.tally, root))
-    if dry_run:
-        report = Report.planned(dataset.NAME, str(out), options, drafted)
-    else:
-        with output.claim(out, dataset.NAME, asdict(options), drafted.fingerprint):
-            works = _left(drafted, source, out, options, skip)
+    jobs = drafted.jobs if share is None else tuple(share.pick(drafted.jobs))
+    report = Report.planned(dataset.NAME, str(out), options, replace(drafted, jobs=jobs))
+    if not dry_run:
+        sink = sink_of(out)
+        if executor is not None and isinstance(sink, FolderSink):
+            sink = FolderSink(sink.folder.absolute())  # workers need not be in the same folder
+        own = _plan(dataset, options, facts, drafted)
+        with output.claim(sink, own, together=share is not None) as planned:
+            works = _left(jobs, source, sink, options, planned, skip)
             rate = _work(works, workers or _cores(), executor, progress)
-            manifest = output.finished(out) or _finish(dataset, out, options, drafted)
-            output.tidy(out)
-        resumed = len(drafted.jobs) - len(works)
-        report = Report.packed(str(out), manifest, options.quality, rate, resumed)
+            manifest = _ended(sink, planned if share is None else None)
+        if manifest is not None:
+            resumed = len(drafted.jobs) - len(works)
+            report = Report.packed(str(out), manifest, options.quality, rate, resumed)
+        else:
+            sizes = sink.sizes()
+            size = sum(sizes.get(job.shard, 0) for job in jobs)
+            report = report.of_job(str(share), size, rate, len(jobs) - len(works))
     return replace(report, seconds=round(time.monotonic() - start_s, 3))
 
 
-def _checked(root: Path, dataset: DataSet) -> Path:
-    if not root.is_dir():
-        what = "is a file" if root.exists() else "does not exist"
+def _ended(sink: Sink, planned: Plan | None) -> Manifest | None:
+    """Manifest of a complete place; of another, after finishing it by a plan, if one is given."""
+    manifest = output.finished(sink)
+    if planned is not None:
+        manifest = manifest or finish(sink, planned)
+        output.tidy(sink)
+    return manifest
+
+
+def _opened(root: Path, dataset: DataSet) -> Source:
+    if not root.exists():
         raise DataError(
-            f"raw folder {root} {what}: expected {dataset.LAYOUT}; give it with --root (default "
-            f"data/raw/{dataset.NAME}), or its parent as SIAMSTREAM_RAW, or make demo data with "
-            "'python -m packer demo'"
+            f"raw folder {root} does not exist: expected {dataset.LAYOUT}; give it with --root "
+            f"(default data/raw/{dataset.NAME}), or its parent as SIAMSTREAM_RAW, or make demo "
+            "data with 'python -m packer demo'"
         )
-    return root
+    return open_source(root)
 
 
 def _cores() -> int:
@@ -133,31 +159,62 @@ def _nothing_left(tally: Tally, root: Path) -> str:
     return f"{root}: no frame is left to pack; rejected: {reasons or 'none, there are no frames'}"
 
 
+def _plan(dataset: DataSet, options: PackOptions, facts: Mapping[str, Any], drafted: Draft) -> Plan:
+    """All that is known before the first picture is opened."""
+    return Plan(
+        name=dataset.NAME,
+        options=facts,
+        input=drafted.fingerprint,
+        versions=output.versions(),
+        grid=options.grid,
+        crop_size=options.size,
+        quality=options.quality,
+        stride=options.stride,
+        shards=len(drafted.jobs),
+        reasons=REASONS,
+        rejected=drafted.tally.rejected,
+        rejected_examples=drafted.tally.rejected_examples,
+        missing=drafted.missing,
+        notes=drafted.notes,
+    )
+
+
 def _left(
-    drafted: Draft, source: Source, out: Path, options: PackOptions, skip: bool
+    jobs: Sequence[Job],
+    source: Source,
+    sink: Sink,
+    options: PackOptions,
+    planned: Plan,
+    skip: bool,
 ) -> list[Work]:
-    """Jobs whose shards are not complete on disk; none in a complete folder.
+    """Jobs whose shards are not complete; none in a complete place.
 
     A shard that was packed without its unreadable pictures is no complete one for ``fail``.
     """
-    if output.finished(out) is not None:
+    if output.finished(sink) is not None:
         return []
-    works = []
-    for job in drafted.jobs:
-        part = load_part(out, job.shard)
-        if part is None or ("unreadable" in part.facts["rejected"] and not skip):
-            works.append(
-                Work(
-                    job=job,
-                    source=source,
-                    out=out,
-                    size=options.size,
-                    quality=options.quality,
-                    grid=options.grid,
-                    skip=skip,
-                )
-            )
-    return works
+    left, outdated = [], []
+    parts = load_parts(sink, [job.shard for job in jobs])
+    for job, part in zip(jobs, parts, strict=True):
+        if part is not None and "unreadable" in part.facts["rejected"] and not skip:
+            outdated.append(job.shard)
+            part = None
+        if part is None:
+            left.append(job)
+    forget_parts(sink, outdated)  # what is written anew may have the same size
+    return [
+        Work(
+            job=job,
+            source=source,
+            out=sink,
+            size=options.size,
+            quality=options.quality,
+            grid=options.grid,
+            skip=skip,
+            versions=planned.versions,
+        )
+        for job in left
+    ]
 
 
 def _work(
@@ -188,35 +245,3 @@ def _work(
             sorted(problems),
         )
     return round(frames / max(time.monotonic() - start_s, 1e-9), 1)
-
-
-def _finish(dataset: DataSet, out: Path, options: PackOptions, drafted: Draft) -> Manifest:
-    """Write index and manifest from the parts of all shards."""
-    parts: list[Part] = []
-    tally = Tally()
-    tally.add_facts(drafted.tally.facts())
-    for job in drafted.jobs:
-        part = load_part(out, job.shard)
-        if part is None:
-            raise DataError(
-                f"{out / job.shard} changed while it was packed; run the same command again"
-            )
-        tally.add_facts(part.facts)
-        parts.append(part)
-    if not any(part.info.frames for part in parts):
-        raise DataError(_nothing_left(tally, out))
-    return finish(
-        out,
-        parts,
-        name=dataset.NAME,
-        grid=options.grid,
-        crop_size=options.size,
-        quality=options.quality,
-        stride=options.stride,
-        options=asdict(options),
-        versions=output.versions(),
-        rejected=tally.rejected,
-        rejected_examples=tally.examples,
-        missing=drafted.missing,
-        notes=drafted.notes,
-    )

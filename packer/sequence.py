@@ -1,11 +1,13 @@
 """What every data set reader hands over: sequences as they are on disk, with their faults marked.
 
-A data set is a module that fits `DataSet`. Nothing is dropped here: a reader marks what is
+A data set is whatever fits `DataSet`: a module, or an instance of a frozen dataclass whose fields
+are the options that this data set alone has. Nothing is dropped here: a reader marks what is
 malformed, `packer.select` keeps or rejects.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
@@ -16,9 +18,20 @@ import numpy.typing as npt
 from packer.source import Source
 from shards.format import Kind
 
-__all__ = ["REASONS", "DataSet", "Found", "Problem", "Reason", "Sequence", "Split", "Survey"]
+__all__ = [
+    "REASONS",
+    "DataSet",
+    "Found",
+    "Objects",
+    "Problem",
+    "Reason",
+    "Sequence",
+    "Split",
+    "Survey",
+    "named",
+]
 
-Split = Literal["train", "test", "all"]
+Split = Literal["train", "val", "test", "all"]  # which of them there are differs by data set
 Reason = Literal[
     "no_picture",
     "no_label",
@@ -29,8 +42,10 @@ Reason = Literal[
     "unreadable",
     "outside",
     "short_track",
+    "crowd",
+    "covered",
 ]
-# Why a frame is left out, in the order in which it is looked for; the first that holds is counted.
+# Why a frame or box is left out. A place in this tuple is part of fingerprints: append only.
 REASONS: tuple[Reason, ...] = (
     "no_picture",  # malformed: annotated, but there is no such picture
     "no_label",  # malformed: a picture without annotation
@@ -41,6 +56,8 @@ REASONS: tuple[Reason, ...] = (
     "unreadable",  # malformed: the picture cannot be read or decoded
     "outside",  # the box does not touch the picture
     "short_track",  # the one frame that would be left of a track
+    "crowd",  # the box is around many objects
+    "covered",  # less of the object is visible than was asked for
 )
 
 
@@ -91,8 +108,25 @@ class Survey:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Objects:
+    """Several annotated objects of one picture; row i is row i of its `Sequence`.
+
+    Attributes
+    ----------
+    categories : N class names
+    crowd : (N,) bool, boxes around many objects: no targets, but known to every crop
+    """
+
+    categories: tuple[str, ...]
+    crowd: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Sequence:
     """One annotated object in one video, as published: N frames, none dropped.
+
+    With `objects` it is one picture instead, and its N rows are the picture's annotations: each
+    names the same picture and frame, and every one that is kept becomes a track of its own.
 
     Attributes
     ----------
@@ -104,9 +138,11 @@ class Sequence:
     xywh : (N, 4) float64 x, y, w, h in pixels of the frame as published; NaN where there is none
     absent : (N,) bool, flagged as not visible
     visible : (N,) float32 visible share, or None where the data set does not say
-    fault : (N,) int8, position in `REASONS` of what is malformed, -1 for a sound frame
-    problems : the same faults in words
+    fault : (N,) int8, position in `REASONS` of why the reader leaves a row out (malformed, or by
+        an option of the data set such as ``covered``), -1 for a row that it does not
+    problems : what is malformed, in words; left out by an option is no problem
     notes : kinds of harmless oddities, counted over all sequences for the report
+    objects : of a picture with several; `category` is then empty
     """
 
     name: str
@@ -123,10 +159,11 @@ class Sequence:
     fault: npt.NDArray[np.int8]
     problems: tuple[Problem, ...]
     notes: tuple[str, ...] = ()
+    objects: Objects | None = None
 
 
 class DataSet(Protocol):
-    """A module of `packer.datasets`."""
+    """A module of `packer.datasets`, or an instance of a frozen dataclass in one."""
 
     @property
     def NAME(self) -> str:
@@ -136,8 +173,27 @@ class DataSet(Protocol):
     def LAYOUT(self) -> str:
         """What the raw folder should look like, for messages."""
 
+    @property
+    def STRIDE(self) -> int:
+        """Every how many frames one is kept by default."""
+
+    @property
+    def MIN_SIZE(self) -> int:
+        """Smallest width and height of a box in pixels by default."""
+
+    @property
+    def MIN_EXCLUSIVE(self) -> bool:
+        """Tell whether sides must be over the smallest size; else they may equal it."""
+
+    @property
+    def SPLITS(self) -> tuple[Split, ...]:
+        """Splits that can be asked for, the default ``train`` among them."""
+
+    def options(self) -> Mapping[str, Any]:
+        """Its own options that change what is packed, as JSON values, by option name with ``_``."""
+
     def survey(self, source: Source, split: Split) -> Survey:
-        """List what is on disk of a split; reads no annotation."""
+        """List what is on disk of a split."""
 
     def read(self, source: Source, found: Found) -> Sequence:
         """Read one sequence: annotations and the names of its pictures, no pixels."""

@@ -10,8 +10,9 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
+import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from concurrent.futures.process import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -24,10 +25,12 @@ import cv2
 
 from packer.crop import Cropper
 from packer.jobs import Job
+from packer.output import versions
 from packer.sequence import Problem
 from packer.source import Source
-from shards.errors import SiamstreamError
+from shards.errors import DataError, MismatchError, SiamstreamError
 from shards.geometry import Grid
+from shards.sink import Sink
 from shards.writer import write_shard
 
 __all__ = ["Outcome", "Work", "pack_shard", "run_jobs"]
@@ -35,15 +38,21 @@ __all__ = ["Outcome", "Work", "pack_shard", "run_jobs"]
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Work:
-    """One job with all that it takes; small and picklable."""
+    """One job with all that it takes; small and picklable.
+
+    Attributes
+    ----------
+    versions : of the libraries that the plan was made for; packed with no others
+    """
 
     job: Job
     source: Source
-    out: Path
+    out: Path | Sink
     size: int
     quality: int
     grid: Grid
     skip: bool
+    versions: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,7 +111,10 @@ def pack_shard(work: Work, tick: Callable[[], None] | None = None) -> Outcome:
     Raises
     ------
     StorageError : if it cannot be written
+    MismatchError : if this machine has other libraries than the plan was made for
+    DataError : if this machine does not see the pictures at all
     """
+    _check_versions(work.versions)
     cropper = Cropper(
         source=work.source,
         size=work.size,
@@ -113,7 +125,12 @@ def pack_shard(work: Work, tick: Callable[[], None] | None = None) -> Outcome:
     )
 
     def samples() -> Iterator[Any]:
-        yield from cropper.samples(work.job)
+        empty = True
+        for sample in cropper.samples(work.job):
+            empty = False
+            yield sample
+        if cropper.unreadable and empty:  # a disk that is not there is no unreadable picture
+            _check_folders(work)
         if cropper.unreadable and not work.skip:
             raise _Unreadable
 
@@ -128,6 +145,30 @@ def pack_shard(work: Work, tick: Callable[[], None] | None = None) -> Outcome:
     return Outcome(shard=work.job.shard, frames=part.info.frames)
 
 
+def _check_versions(wanted: Mapping[str, str] | None) -> None:
+    here = versions()
+    differ = [name for name, version in (wanted or {}).items() if here.get(name) != version]
+    if differ:
+        listed = ", ".join(
+            f"{name} {here.get(name)}, not {(wanted or {})[name]}" for name in differ
+        )
+        raise MismatchError(
+            f"machine {socket.gethostname()} has {listed}: its shards would have other bytes; "
+            "install the same versions on all machines"
+        )
+
+
+def _check_folders(work: Work) -> None:
+    for folder in dict.fromkeys(clip.pictures_at for clip in work.job.clips):
+        try:
+            work.source.list(folder)
+        except DataError as error:
+            raise DataError(
+                f"machine {socket.gethostname()}: none of the pictures of {work.job.shard} can be "
+                f"read ({error}); all machines must see the raw data at the same path"
+            ) from error
+
+
 def run_jobs(
     works: Sequence[Work],
     workers: int,
@@ -139,7 +180,7 @@ def run_jobs(
     Parameters
     ----------
     works : jobs
-    workers : processes; 1 packs in this one
+    workers : processes; 1 packs in this one. Twice as many jobs are handed to an executor at once
     executor : used in place of processes of our own if given, and left open
     progress : called with the frames done
 

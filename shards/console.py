@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,11 +15,23 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from shards.errors import KNOWN_ERRORS
 
-__all__ = ["Counter", "KnownErrors", "KnownErrorsGroup", "counter", "print_json"]
+__all__ = [
+    "Counter",
+    "KnownErrors",
+    "KnownErrorsGroup",
+    "counter",
+    "counter_on_demand",
+    "print_json",
+]
 
 
 class KnownErrors(click.Command):
     """A command that prints known errors in one line and exits 1."""
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        r"""Write the help; its docstring is raw, so ``\b`` in it is two characters."""
+        self.help = _unescaped(self.help)
+        super().format_help(ctx, formatter)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
@@ -27,6 +39,8 @@ class KnownErrors(click.Command):
             return super().invoke(ctx)
         except KNOWN_ERRORS as error:
             raise click.ClickException(str(error) or type(error).__name__) from error
+        except BrokenPipeError:
+            raise  # the reader has seen enough: click's own business
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
             raise click.ClickException(f"{where}{error.strerror or error}") from error
@@ -35,7 +49,16 @@ class KnownErrors(click.Command):
 class KnownErrorsGroup(click.Group):
     """A group whose commands print known errors in one line and exit 1."""
 
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the help, see `KnownErrors`."""
+        self.help = _unescaped(self.help)
+        super().format_help(ctx, formatter)
+
     command_class = KnownErrors
+
+
+def _unescaped(text: str | None) -> str | None:
+    return None if text is None else text.replace("\\b\n", "\b\n")
 
 
 def print_json(facts: Mapping[str, Any]) -> None:
@@ -69,10 +92,9 @@ class Counter:
             self._bar.update(self._task, completed=done, rate=f"{rate:,.0f} {self._unit}/s")
         elif now - self._told >= self._every_s and done < self._total:
             self._told = now
-            left_s = (self._total - done) / rate if rate else float("inf")
+            left = f", {(self._total - done) / rate:,.0f} s left" if done else ""
             click.echo(
-                f"{self._what}: {done:,}/{self._total:,} {self._unit}, {rate:,.0f}/s, "
-                f"{left_s:,.0f} s left",
+                f"{self._what}: {done:,}/{self._total:,} {self._unit}, {rate:,.0f}/s{left}",
                 err=True,
             )
 
@@ -90,3 +112,20 @@ def counter(what: str, unit: str, total: int) -> Iterator[Counter]:
         yield shown
     finally:
         shown.stop()
+
+
+@contextmanager
+def counter_on_demand(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """Show progress of work that tells its total only when it begins: a function of both."""
+    shown: list[Counter] = []
+
+    def tell(done: int, total: int) -> None:
+        if not shown:
+            shown.append(Counter(what, unit, total))
+        shown[0].update(done)
+
+    try:
+        yield tell
+    finally:
+        for one in shown:
+            one.stop()

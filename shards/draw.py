@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from shards.errors import StorageError
 from shards.geometry import Float
 from shards.pixels import Picture
-from shards.storage import storage_error
+from shards.sink import storage_error
 
 __all__ = ["Tile", "save", "sheet"]
 

@@ -10,13 +10,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import quote
 
 import numpy as np
+from annotated_types import Ge, MinLen
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from shards.errors import FormatError, VersionError
-from shards.geometry import GRIDS, Float, Grid
+from shards.geometry import Float, Grid
 
 __all__ = [
     "FORMAT_VERSION",
@@ -26,6 +29,7 @@ __all__ = [
     "Manifest",
     "Sample",
     "ShardInfo",
+    "check_crop_file",
     "check_dataset_name",
     "check_file_name",
     "dataset_folders",
@@ -40,6 +44,7 @@ Kind = Literal["image", "video"]
 
 _DATASET = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _FILE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
+_CROP_FILE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_~%-][A-Za-z0-9_.~%-]*)?")
 
 
 def check_dataset_name(name: str) -> str:
@@ -56,6 +61,19 @@ def check_file_name(name: str) -> str:
     if not _FILE.fullmatch(name):
         raise FormatError(
             f"file name {name!r} in an index or manifest: only plain names beside it are allowed"
+        )
+    return name
+
+
+def check_crop_file(name: str) -> str:
+    """Return `name` if crops may be read from it: a plain file name, or one in a plain folder.
+
+    The folder is for crops that are files of their own; nothing leads out of the data set's folder.
+    """
+    if not _CROP_FILE.fullmatch(name):
+        raise FormatError(
+            f"file name {name!r} in an index: only plain names are allowed, with at most one "
+            "folder before them"
         )
     return name
 
@@ -79,8 +97,10 @@ def sample_key(sequence: str, track: int, frame: int) -> str:
     return f"{folder}/{track}_{frame:08d}"
 
 
-def _short(values: Float) -> Any:
+def _short(values: Float | None) -> Any:
     """Nested lists of Python floats that print as the shortest text that is the same float32."""
+    if values is None:
+        return None
     if values.ndim == 0:
         return float(str(np.float32(values)))
     return [_short(v) for v in values]
@@ -103,6 +123,8 @@ class Sample:
     source : path of the source frame relative to the raw root
     source_size : width and height of the source frame
     region : (4,) float32 xyxy, the part of the source frame that the crop shows, in its pixels
+
+    The last four are None for crops that others made and whose source frames are not known.
     """
 
     sequence: str
@@ -114,10 +136,10 @@ class Sample:
     categories: tuple[str, ...]
     ignore: tuple[bool, ...]
     visible: float | None
-    mean_rgb: Float
-    source: str
-    source_size: tuple[int, int]
-    region: Float
+    mean_rgb: Float | None
+    source: str | None
+    source_size: tuple[int, int] | None
+    region: Float | None
 
     def __post_init__(self) -> None:
         for name, shape in (
@@ -125,7 +147,10 @@ class Sample:
             ("mean_rgb", (3,)),
             ("region", (4,)),
         ):
-            value = np.asarray(getattr(self, name), np.float32)
+            given = getattr(self, name)
+            if given is None and name != "boxes":
+                continue
+            value = np.asarray(given, np.float32)
             if value.shape != shape or not np.isfinite(value).all():
                 raise FormatError(
                     f"{self.key}: {name} must be finite numbers of shape {shape}, "
@@ -163,7 +188,7 @@ class Sample:
             "visible": None if self.visible is None else _short(np.float32(self.visible)),  # type: ignore[arg-type]
             "mean_rgb": _short(self.mean_rgb),
             "source": self.source,
-            "source_size": list(self.source_size),
+            "source_size": None if self.source_size is None else list(self.source_size),
             "region": _short(self.region),
         }
         return json.dumps(facts, separators=(",", ":")).encode() + b"\n"
@@ -183,6 +208,8 @@ class Sample:
         """
         try:
             facts = json.loads(data)
+            mean, source, region = facts["mean_rgb"], facts["source"], facts["region"]
+            size = facts["source_size"]
             sample = cls(
                 sequence=_typed(facts["sequence"], str),
                 track=_typed(facts["track"], int),
@@ -193,10 +220,10 @@ class Sample:
                 categories=tuple(_typed(name, str) for name in facts["categories"]),
                 ignore=tuple(_typed(flag, bool) for flag in facts["ignore"]),
                 visible=None if facts["visible"] is None else float(facts["visible"]),
-                mean_rgb=np.array(facts["mean_rgb"], np.float32),
-                source=_typed(facts["source"], str),
-                source_size=(int(facts["source_size"][0]), int(facts["source_size"][1])),
-                region=np.array(facts["region"], np.float32),
+                mean_rgb=None if mean is None else np.array(mean, np.float32),
+                source=None if source is None else _typed(source, str),
+                source_size=None if size is None else (int(size[0]), int(size[1])),
+                region=None if region is None else np.array(region, np.float32),
             )
         except (ValueError, KeyError, TypeError, IndexError, FormatError) as error:
             raise FormatError(f"{where}: not a sample description: {error!r}") from error
@@ -216,9 +243,26 @@ class ShardInfo:
     """One line of the manifest's list of shards: file name, size, samples and SHA-256."""
 
     name: str
-    bytes: int
-    frames: int
+    bytes: Annotated[int, Ge(0)]
+    frames: Annotated[int, Ge(0)]
     sha256: str
+
+
+class IndexInfo(TypedDict):
+    """The manifest's entry of the index."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+class Counts(TypedDict):
+    """What a data set holds; categories are those of targets."""
+
+    frames: int
+    tracks: int
+    sequences: int
+    categories: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -234,28 +278,37 @@ class Manifest:
     versions : of the format and of the libraries that made pixels and bytes
     counts : frames, tracks, sequences, categories
     rejected : frames and boxes left out, by reason
-    rejected_examples : for every reason some of the frames, to look at
+    rejected_examples : for every reason some of the frames, to look at: the ``frame``
+        (``<sequence>/<number>``, of a picture with several objects ``<sequence>#<row>``), its
+        ``picture`` below the raw root and its ``box`` (xyxy in pixels of the picture), or None
     missing : official sequences that were not on disk
     notes : facts that a reader should know, such as files that were absent
-    shards : in order
+    shards : in order; for crops of others that are used in place, their zip or folder
     index : name, size and SHA-256 of the index
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
     name: str
     grid: Grid
-    crop_size: int
+    crop_size: Annotated[int, Ge(1)]
     quality: int | None
     stride: int | None
     options: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
-    counts: Mapping[str, int] = field(default_factory=dict)
+    counts: Counts
     rejected: Mapping[str, int] = field(default_factory=dict)
-    rejected_examples: Mapping[str, list[str]] = field(default_factory=dict)
+    rejected_examples: Mapping[str, list[Mapping[str, Any]]] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    shards: tuple[ShardInfo, ...]
-    index: Mapping[str, Any]
+    shards: Annotated[tuple[ShardInfo, ...], MinLen(1)]
+    index: IndexInfo
     format_version: int = FORMAT_VERSION
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the crops lie in a zip or folder of others instead of tar shards."""
+        return not all(shard.name.endswith(".tar") for shard in self.shards)
 
     def to_json(self) -> bytes:
         """Return the file's bytes: indented, keys in the order of this class."""
@@ -270,29 +323,51 @@ class Manifest:
         FormatError : if the folder has none, or it is damaged
         VersionError : if it is of another format version
         """
-        path = folder / MANIFEST_NAME
         try:
-            facts = json.loads(path.read_bytes())
+            data = (folder / MANIFEST_NAME).read_bytes()
         except FileNotFoundError as error:
             raise FormatError(
                 f"{folder} has no {MANIFEST_NAME}: it is no packed data set, or packing was not "
                 "finished; run the packer again (it goes on), or 'python -m shards index' over tars"
             ) from error
-        except ValueError as error:
-            raise FormatError(f"{path}: damaged: {error}; run 'python -m shards index'") from error
+        return cls.from_json(data, str(folder / MANIFEST_NAME))
+
+    @classmethod
+    def from_json(cls, data: bytes, where: str) -> Manifest:
+        """Read and check the bytes of a manifest.
+
+        Parameters
+        ----------
+        data : content of the file
+        where : its path or URL, for messages
+
+        Raises
+        ------
+        FormatError : if it is damaged
+        VersionError : if it is of another format version
+        """
         try:
-            check_version(facts["format_version"], str(path))
-            facts["shards"] = tuple(ShardInfo(**shard) for shard in facts["shards"])
-            facts["missing"], facts["notes"] = tuple(facts["missing"]), tuple(facts["notes"])
-            manifest = cls(**facts)
+            facts = json.loads(data)
+        except ValueError as error:
+            raise FormatError(
+                f"{where}: damaged: {error}; delete it and run 'python -m shards index', which "
+                "makes it again but for the packer's options and report, or pack again"
+            ) from error
+        if not isinstance(facts, dict):
+            raise FormatError(f"{where}: not a manifest: it is no JSON object")
+        check_version(facts.get("format_version"), where)
+        try:
+            manifest = TypeAdapter(cls).validate_json(data, strict=True)
             check_dataset_name(manifest.name)
             for shard in manifest.shards:
                 check_file_name(shard.name)
-            if manifest.grid not in GRIDS:
-                raise FormatError(f"grid must be one of {', '.join(GRIDS)}, got {manifest.grid!r}")
-        except (KeyError, TypeError) as error:
+        except (ValidationError, FormatError) as error:
+            what = str(error)
+            if isinstance(error, ValidationError):
+                first = error.errors()[0]
+                what = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
             raise FormatError(
-                f"{path}: not a manifest of format {FORMAT_VERSION}: {error}"
+                f"{where}: not a manifest of format {FORMAT_VERSION}: {what}"
             ) from error
         return manifest
 

@@ -27,6 +27,7 @@ from shards.errors import FormatError
 from shards.format import (
     FORMAT_VERSION,
     INDEX_NAME,
+    Counts,
     Kind,
     Manifest,
     Sample,
@@ -35,7 +36,7 @@ from shards.format import (
     sample_key,
 )
 
-__all__ = ["Index", "Part", "build", "counts", "crc32c", "scan"]
+__all__ = ["Index", "Part", "build", "counts", "crc32c", "scan", "table_of"]
 
 _BOX = pa.list_(pa.float32(), 4)
 PART_SCHEMA = pa.schema(
@@ -60,6 +61,7 @@ PART_SCHEMA = pa.schema(
         ("crc32c", pa.uint32()),
     ]
 )
+MANY_FILES = 4096  # names held in memory; more than a data set of tars has
 _DICTIONARIES = ("sequence", "kind", "category", "file")
 _VERSION_KEY, _NAME_KEY, _FACTS_KEY = b"siamstream.format", b"siamstream.name", b"siamstream.part"
 
@@ -142,6 +144,7 @@ def scan(handle: BinaryIO, name: str, facts: Mapping[str, Any] | None = None) ->
     """
     reader = _HashingReader(handle)
     rows: list[tuple[Any, ...]] = []
+    last, end = "nothing", 0
     try:
         with tarfile.open(fileobj=reader, mode="r|") as tar:  # type: ignore[call-overload]
             picture: tuple[str, int, int, int] | None = None
@@ -153,6 +156,7 @@ def scan(handle: BinaryIO, name: str, facts: Mapping[str, Any] | None = None) ->
                         f"{name}: {member.name}: only .jpg and .json files belong here"
                     )
                 data = source.read()
+                last, end = member.name, member.offset_data + len(data)
                 if extension == "jpg":
                     if picture is not None:
                         raise FormatError(f"{name}: {picture[0]}.jpg has no .json beside it")
@@ -172,14 +176,35 @@ def scan(handle: BinaryIO, name: str, facts: Mapping[str, Any] | None = None) ->
             pass  # the padding after the last member belongs to the hash
     except (tarfile.TarError, EOFError) as error:
         raise FormatError(f"{name}: damaged tar after {len(rows)} samples: {error}") from error
+    _check_end(handle, name, last, end)
     info = ShardInfo(
         name=name, bytes=reader.bytes, frames=len(rows), sha256=reader.sha256.hexdigest()
     )
-    return Part(info=info, rows=_table(name, rows), facts=facts or {})
+    return Part(
+        info=info, rows=table_of([(row[0], name, *row[1:]) for row in rows]), facts=facts or {}
+    )
 
 
-def _table(file: str, rows: Sequence[tuple[Any, ...]]) -> pa.Table:
-    samples: list[Sample] = [row[0] for row in rows]
+def _check_end(handle: BinaryIO, name: str, last: str, end: int) -> None:
+    """A tar ends with two blocks of zeros; a damaged header looks like an end to `tarfile`."""
+    start = -(-end // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+    handle.seek(start)
+    rest = handle.read()
+    if len(rest) < 2 * tarfile.BLOCKSIZE or any(rest):
+        raise FormatError(
+            f"{name}: damaged or cut off after {last}: from byte {start} on there is neither a "
+            "member nor the end of a tar"
+        )
+
+
+def table_of(rows: Sequence[tuple[Sample, str, int, int, int]]) -> pa.Table:
+    """Rows of a part.
+
+    Parameters
+    ----------
+    rows : of each crop the description, and file, byte offset, size and CRC-32C of the picture
+    """
+    samples = [row[0] for row in rows]
     columns = {
         "sequence": [s.sequence for s in samples],
         "track": [s.track for s in samples],
@@ -195,13 +220,17 @@ def _table(file: str, rows: Sequence[tuple[Any, ...]]) -> pa.Table:
         "source": [s.source for s in samples],
         "source_size": [s.source_size for s in samples],
         "region": [s.region for s in samples],
-        "file": [file] * len(rows),
-        "offset": [row[1] for row in rows],
-        "size": [row[2] for row in rows],
-        "crc32c": [row[3] for row in rows],
+        "file": [row[1] for row in rows],
+        "offset": [row[2] for row in rows],
+        "size": [row[3] for row in rows],
+        "crc32c": [row[4] for row in rows],
     }
     arrays = [pa.array(columns[field.name], field.type) for field in PART_SCHEMA]
     return pa.Table.from_arrays(arrays, schema=PART_SCHEMA)
+
+
+def _float32(values: list[float] | None) -> npt.NDArray[np.float32] | None:
+    return None if values is None else np.array(values, np.float32)
 
 
 def _encoded_list(column: pa.Array) -> pa.Array:
@@ -259,7 +288,7 @@ def build(parts: Iterable[Part], name: str) -> pa.Table:
     return pa.table(columns).replace_schema_metadata(metadata)
 
 
-def counts(table: pa.Table) -> dict[str, int]:
+def counts(table: pa.Table) -> Counts:
     """Frames, tracks, sequences and categories (of targets) of an index."""
     first = table["track_first"].to_numpy()
     return {
@@ -279,12 +308,11 @@ class Index:
     track, frame : (N,) int32
     is_image : all rows are single pictures, not frames of a video
     offset (N,) int64, size (N,) int32, crc (N,) uint32 : bytes of the picture in its file
-    file_code (N,) int32, files : name of the file
+    file_code : (N,) int32, number of the file that `file` names
     track_first, track_rows, by_category : (N,) int32, see the module
     category_code (N,) int32, categories : class names of targets
     box_start : (N + 1,) int32, rows of `boxes` of each sample; the target is the first
     boxes : (M, 4) float32 xyxy in crop pixels; ``box_ignore`` (M,) bool and ``box_category`` (M,)
-    mean_rgb : (N, 3) float32
     """
 
     def __init__(self, path: Path) -> None:
@@ -300,6 +328,15 @@ class Index:
                 f"{self.path}: damaged index ({str(error).splitlines()[0]}); "
                 f"make it again with 'python -m shards index {self.path.parent}'"
             ) from error
+        try:
+            self._open_columns()
+        except (pa.ArrowException, KeyError, IndexError, TypeError, ValueError) as error:
+            raise FormatError(
+                f"{self.path}: damaged index ({type(error).__name__}: {error}); "
+                f"make it again with 'python -m shards index {self.path.parent}'"
+            ) from error
+
+    def _open_columns(self) -> None:
         metadata = self.table.schema.metadata or {}
         version = metadata.get(_VERSION_KEY, b"none").decode()
         check_version(int(version) if version.isdigit() else version, str(self.path))
@@ -316,16 +353,17 @@ class Index:
         self.offset, self.size, self.crc = values("offset"), values("size"), values("crc32c")
         self.track_first, self.track_rows = values("track_first"), values("track_rows")
         self.by_category = values("by_category")
-        self.file_code, self.files = codes("file")
+        self.file_code = self._chunk("file").indices.to_numpy()
         self.category_code, self.categories = codes("category")
-        # Sequence names stay in the file: COCO has as many as pictures.
+        # Names stay in the file where there may be as many as pictures.
+        self._file_names = self._chunk("file").dictionary
+        self._few_files = tuple(self._file_names[:MANY_FILES].to_pylist())
         self._sequence_code = self._chunk("sequence").indices.to_numpy()
         self._sequence_names = self._chunk("sequence").dictionary
         _, self.kinds = codes("kind")
         boxes = self._chunk("boxes")
         self.box_start = boxes.offsets.to_numpy()
         self.boxes = boxes.values.values.to_numpy().reshape(-1, 4)
-        self.mean_rgb = self._chunk("mean_rgb").values.to_numpy().reshape(-1, 3)
 
     def _chunk(self, column: str) -> Any:
         return self.table[column].chunk(0)
@@ -358,11 +396,19 @@ class Index:
 
     def file(self, row: int) -> str:
         """Name of the file that holds a row's picture."""
-        return self.files[int(self.file_code[row])]
+        code = int(self.file_code[row])
+        if code < len(self._few_files):
+            return str(self._few_files[code])
+        return str(self._file_names[code].as_py())
 
     def target_boxes(self, rows: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float32]:
         """Target boxes of rows, (len(rows), 4) float32 xyxy in crop pixels."""
         return np.asarray(self.boxes[self.box_start[rows]])
+
+    def regions(self) -> npt.NDArray[np.float32] | None:
+        """What each crop shows of its frame, (N, 4) float32 xyxy; None if not known of all."""
+        column = self._chunk("region")
+        return None if column.null_count else column.values.to_numpy().reshape(-1, 4)
 
     def category_ranges(self) -> npt.NDArray[np.int64]:
         """Bounds in `by_category` of each category, (C + 1,), found by bisection."""
@@ -390,10 +436,10 @@ class Index:
             categories=tuple(facts["categories"]),
             ignore=tuple(facts["ignore"]),
             visible=facts["visible"],
-            mean_rgb=np.array(facts["mean_rgb"], np.float32),
+            mean_rgb=_float32(facts["mean_rgb"]),
             source=facts["source"],
-            source_size=tuple(facts["source_size"]),
-            region=np.array(facts["region"], np.float32),
+            source_size=None if facts["source_size"] is None else tuple(facts["source_size"]),
+            region=_float32(facts["region"]),
         )
 
     @classmethod

@@ -3,17 +3,19 @@
 PySiamTracking keeps a data set as ``<Name>.zip`` (stored JPEGs at the root of the archive, named
 ``<sequence>_<track>_<frame>.jpg``) and ``<name>_clean.pkl``::
 
-    {categories: [{id, name}],
+    {categories: [{id, name, ...}],
      seqs: [{frame_id: [int], bboxes: [float32 (K, 6)], frames: [str], category: int}]}
 
-A row of ``bboxes`` is x0, y0, x1, y1, category, ignore in crop pixels, the target first. A pickle
-can run any code when it is read, so `load_legacy` interprets only plain containers and NumPy's
-ways to write an array, and builds the arrays itself: nothing that the file names is ever called.
+A row of ``bboxes`` is x0, y0, x1, y1, category, ignore in crop pixels, the target first. The pickle
+is read by `shards.safe_pickle`. What neither file can hold (the pixel grid of the crops above all)
+goes into the comment of the zip, which the old trainers do not look at.
 """
 
 from __future__ import annotations
 
+import json
 import pickle
+import sys
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,10 +26,23 @@ import numpy as np
 
 from shards.errors import BadSample, FormatError
 from shards.format import Manifest
+from shards.geometry import GRIDS, Grid
 from shards.index import Index, crc32c
+from shards.safe_pickle import array_of, load_plain
 from shards.storage import FolderSink, LocalStorage, Range
 
-__all__ = ["LegacyFiles", "export_legacy", "legacy_names", "load_legacy", "member_name"]
+__all__ = [
+    "LEGACY_CATEGORIES",
+    "Comment",
+    "LegacyFiles",
+    "dataset_of",
+    "existing",
+    "export_legacy",
+    "legacy_names",
+    "load_legacy",
+    "member_name",
+    "open_legacy",
+]
 
 # Published names (the misspelt one is PySiamTracking's own); other data sets are plain.
 CATALOGUE = {
@@ -36,11 +51,21 @@ CATALOGUE = {
     "lasot": ("LaSOT_trian_images.zip", "lasot_train_clean.pkl"),
     "trackingnet": ("TrackingNet_images.zip", "trackingnet_clean.pkl"),
 }
+# The code says one, the guide's table and links the other.
+SPELLINGS = {
+    "LaSOT_trian_images": "LaSOT_train_images",
+    "LaSOT_train_images": "LaSOT_trian_images",
+}
+_FOLDERS = {"COCO": "coco", "got10k_train": "got10k"}
+LEGACY_CATEGORIES = (
+    "legacy_categories"  # manifest option: [id, name] of all, as the pickle had them
+)
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can hold: no clock in the bytes
 _UNIX = 3
 _PROTOCOL = 3  # bytes as bytes, and text opcodes that need no length
 _RECONSTRUCT_2 = b"cnumpy._core.multiarray\n_reconstruct\n"
 _RECONSTRUCT_1 = b"cnumpy.core.multiarray\n_reconstruct\n"
+_MARK = b"siamstream "
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,9 +78,55 @@ class LegacyFiles:
     tracks: int
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Comment:
+    """Facts about crops in the comment of an exported zip; None where they are not known."""
+
+    grid: Grid | None = None
+    quality: int | None = None
+    stride: int | None = None
+
+    def to_bytes(self) -> bytes:
+        """Return the comment."""
+        facts = {"grid": self.grid, "quality": self.quality, "stride": self.stride}
+        return _MARK + json.dumps(facts).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Comment:
+        """Read a comment; one of others says nothing."""
+        try:
+            facts = json.loads(data.removeprefix(_MARK)) if data.startswith(_MARK) else {}
+        except ValueError:
+            return cls()
+        if not isinstance(facts, dict):
+            return cls()
+        grid, quality, stride = (facts.get(name) for name in ("grid", "quality", "stride"))
+        return cls(
+            grid=grid if grid in GRIDS else None,
+            quality=quality if type(quality) is int and 1 <= quality <= 100 else None,
+            stride=stride if type(stride) is int and stride >= 1 else None,
+        )
+
+
 def legacy_names(dataset: str) -> tuple[str, str]:
     """File names of the zip and of the pickle of a data set."""
     return CATALOGUE.get(dataset, (f"{dataset}.zip", f"{dataset}_clean.pkl"))
+
+
+def dataset_of(path: Path) -> str | None:
+    """Name of the data set that a zip, folder or pickle of a published name holds, either way."""
+    known = dict(_FOLDERS)
+    for dataset, (zip_name, pickle_name) in CATALOGUE.items():
+        for stem in (zip_name.removesuffix(".zip"), pickle_name.removesuffix(".pkl")):
+            known[stem] = known[SPELLINGS.get(stem, stem)] = dataset
+    return known.get(path.name.removesuffix(".zip").removesuffix(".pkl"))
+
+
+def existing(path: Path) -> Path:
+    """Return `path`, or the file of the other published spelling where only that one is there."""
+    stem, suffix = path.name.removesuffix(".zip"), ".zip" if path.name.endswith(".zip") else ""
+    other = path.with_name(SPELLINGS.get(stem, stem) + suffix)
+    return other if not path.exists() and other.exists() else path
 
 
 def member_name(index: Index, row: int) -> str:
@@ -72,7 +143,8 @@ def export_legacy(folder: Path, out: Path) -> LegacyFiles:
     """Write a packed data set as zip and pickle; the same shards give the same bytes.
 
     The pickle appears last, and each file only when it is complete. Pictures are copied one at a
-    time. Categories are numbered from 1 in the order of their names.
+    time. Categories keep the numbers that they had in an old pickle; others are numbered on in the
+    order of their names, from 1.
 
     Parameters
     ----------
@@ -89,9 +161,10 @@ def export_legacy(folder: Path, out: Path) -> LegacyFiles:
     index = Index.checked(folder, manifest)
     zip_name, pickle_name = legacy_names(manifest.name)
     sink = FolderSink(out)
+    comment = Comment(grid=manifest.grid, quality=manifest.quality, stride=manifest.stride)
     with sink.create(zip_name) as handle:
-        _write_zip(handle, folder, index)
-    annotations = _annotations(index)
+        _write_zip(handle, folder, index, comment)
+    annotations = _annotations(index, manifest.options.get(LEGACY_CATEGORIES) or [])
     sink.write(pickle_name, _dumps(annotations))
     return LegacyFiles(
         zip=out / zip_name,
@@ -101,9 +174,10 @@ def export_legacy(folder: Path, out: Path) -> LegacyFiles:
     )
 
 
-def _write_zip(handle: BinaryIO, folder: Path, index: Index) -> None:
+def _write_zip(handle: BinaryIO, folder: Path, index: Index, comment: Comment) -> None:
     storage = LocalStorage(folder)
     with zipfile.ZipFile(handle, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        archive.comment = comment.to_bytes()
         for row in range(len(index)):
             at = Range(index.file(row), int(index.offset[row]), int(index.size[row]))
             (data,) = storage.read_many([at])
@@ -117,11 +191,24 @@ def _write_zip(handle: BinaryIO, folder: Path, index: Index) -> None:
             archive.writestr(info, data)
 
 
-def _annotations(index: Index) -> dict[str, Any]:
+def _listed(names: list[str], known: list[Any]) -> list[dict[str, Any]]:
+    """Categories as the pickle lists them, those first that an old pickle had."""
+    try:
+        listed = [_category(one) for one in known]
+    except (TypeError, KeyError) as error:
+        raise FormatError(f"manifest option {LEGACY_CATEGORIES}: {error!r}") from error
+    for name in sorted(set(names) - {one["name"] for one in listed}):
+        number = max((one["id"] for one in listed), default=0) + 1
+        listed.append({"id": number, "name": name})
+    return listed
+
+
+def _annotations(index: Index, known: list[Any]) -> dict[str, Any]:
     """Content of the pickle."""
     categories = index.table["categories"].chunk(0).values
     names = categories.dictionary.to_pylist()
-    ids = {name: number for number, name in enumerate(sorted(names), start=1)}
+    listed = _listed(names, known)
+    ids = {one["name"]: one["id"] for one in listed}
     id_of_code = np.array([ids[name] for name in names], np.float32)
     box_ids = id_of_code[categories.indices.to_numpy()]
     ignore = index.table["ignore"].chunk(0).values.to_numpy(zero_copy_only=False)
@@ -139,7 +226,6 @@ def _annotations(index: Index) -> dict[str, Any]:
                 "category": ids[index.categories[int(index.category_code[first])]],
             }
         )
-    listed = [{"id": number, "name": name} for name, number in ids.items()]
     return {"categories": listed, "seqs": sequences}
 
 
@@ -154,86 +240,6 @@ def _dumps(annotations: dict[str, Any]) -> bytes:
             "this NumPy pickles arrays in another way than NumPy 2.0 to 2.4; install one of those"
         )
     return data.replace(_RECONSTRUCT_2, _RECONSTRUCT_1)
-
-
-class _DType:
-    """Stands for ``numpy.dtype`` in a pickle: only plain numbers."""
-
-    KINDS = frozenset(f"{kind}{size}" for kind in "fiu" for size in (1, 2, 4, 8)) - {"f1"}
-
-    def __init__(self, code: object, *_: object) -> None:
-        if code not in self.KINDS and code != "b1":
-            raise pickle.UnpicklingError(f"an array of dtype {code!r}; plain numbers are expected")
-        self.dtype = np.dtype(str(code))
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        order = state[1]
-        if order not in ("<", ">", "|", "="):
-            raise pickle.UnpicklingError(f"a byte order {order!r}")
-        self.dtype = self.dtype.newbyteorder(order)
-
-
-class _Array:
-    """Stands for ``numpy.ndarray`` in a pickle."""
-
-    def __init__(self) -> None:
-        self.values: np.ndarray[Any, Any] = np.zeros((0, 6), np.float32)
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        _, shape, kind, fortran, data = state
-        self.fill(data, kind, shape, "F" if fortran else "C")
-
-    def fill(self, data: object, kind: object, shape: Any, order: Any) -> None:
-        """Take over the content."""
-        if not isinstance(kind, _DType) or not isinstance(data, bytes | bytearray):
-            raise pickle.UnpicklingError("an array that is not plain numbers")
-        self.values = np.frombuffer(data, kind.dtype).reshape(shape, order=order).copy()
-
-
-def _reconstruct(*_: object) -> _Array:
-    """Stand for NumPy's function of that name: an array whose content follows."""
-    return _Array()
-
-
-def _from_buffer(data: object, kind: object, shape: Any, order: Any, *_: object) -> _Array:
-    """Stand for NumPy's function of that name, which pickles of protocol 5 name."""
-    array = _Array()
-    array.fill(data, kind, shape, order)
-    return array
-
-
-def _latin1(text: object, encoding: object) -> bytes:
-    """Stand for ``_codecs.encode``, which is how bytes look in pickles of protocol 2."""
-    if not isinstance(text, str) or encoding != "latin1":
-        raise pickle.UnpicklingError(f"bytes in encoding {encoding!r}")
-    return text.encode("latin1")
-
-
-class _Unpickler(pickle.Unpickler):
-    """Knows the few names that an array in a pickle needs, and gives them our own meaning."""
-
-    NAMES: dict[tuple[str, str], Any] = {  # noqa: RUF012 (never changed)
-        ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
-        ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
-        ("numpy.core.numeric", "_frombuffer"): _from_buffer,
-        ("numpy._core.numeric", "_frombuffer"): _from_buffer,
-        ("numpy", "ndarray"): _Array,
-        ("numpy", "dtype"): _DType,
-        ("_codecs", "encode"): _latin1,
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Return what a name means here; every other one is refused."""
-        found = self.NAMES.get((module, name))
-        if found is None:
-            raise pickle.UnpicklingError(
-                f"it names {module}.{name}; only NumPy arrays and plain containers are read"
-            )
-        return found
-
-    def persistent_load(self, pid: object) -> Any:
-        """Refuse references to objects outside the file."""
-        raise pickle.UnpicklingError(f"it refers to an object outside the file, {pid!r}")
 
 
 def load_legacy(path: Path) -> dict[str, Any]:
@@ -251,58 +257,89 @@ def load_legacy(path: Path) -> dict[str, Any]:
     ------
     FormatError : if it cannot be read, names anything but arrays, or has another structure
     """
-    try:
-        with path.open("rb") as handle:
-            data = _Unpickler(handle).load()
-    except OSError as error:
-        raise FormatError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (
-        pickle.UnpicklingError,
-        EOFError,
-        ValueError,
-        TypeError,
-        KeyError,
-        IndexError,
-        AttributeError,
-        OverflowError,
-        MemoryError,
-    ) as error:
-        raise FormatError(f"{path}: refused as an annotation pickle: {error}") from error
-    try:
-        return {
-            "categories": [
-                {"id": _exact(one["id"], int), "name": _exact(one["name"], str)}
-                for one in _exact(data["categories"], list)
-            ],
-            "seqs": list(_sequences(data["seqs"])),
-        }
-    except (KeyError, TypeError, ValueError) as error:
-        raise FormatError(
-            f"{path}: not the structure of an annotation pickle (categories, seqs with frame_id, "
-            f"bboxes, frames and category): {error!r}"
-        ) from error
+    categories, sequences = open_legacy(path)
+    return {"categories": categories, "seqs": list(sequences)}
 
 
-def _sequences(seqs: Any) -> Iterator[dict[str, Any]]:
-    for number, one in enumerate(_exact(seqs, list)):
-        numbers = one["frame_id"]
-        numbers = numbers.values.tolist() if isinstance(numbers, _Array) else numbers
-        boxes = [_exact(array, _Array).values for array in one["bboxes"]]
-        frames = [_exact(name, str) for name in one["frames"]]
+def open_legacy(path: Path) -> tuple[list[dict[str, Any]], Iterator[dict[str, Any]]]:
+    """Read a pickle like `load_legacy`: its categories, and its sequences one after another.
+
+    What was handed over is let go, so both forms of a large file are never in memory together.
+    """
+    data = load_plain(path)
+    try:
+        categories = [_category(one) for one in _exact(data["categories"], list)]
+        sequences = _exact(data["seqs"], list)
+    except (KeyError, TypeError) as error:
+        raise _other_structure(path, error) from error
+    return categories, _checked_sequences(sequences, path)
+
+
+def _category(one: Any) -> dict[str, Any]:
+    """Category with whatever else is said of it (COCO: ``supercategory``), in its order."""
+    _exact(one["id"], int)
+    _exact(one["name"], str)
+    kept = {}
+    for key, value in _exact(one, dict).items():
+        if type(key) is not str or type(value) not in (str, int, float, bool, type(None)):
+            raise TypeError(
+                f"category {one['name']}: {key!r} is {value!r}, a text or number needed"
+            )
+        kept[key] = value
+    return kept
+
+
+def _other_structure(path: Path, error: Exception) -> FormatError:
+    return FormatError(
+        f"{path}: not the structure of an annotation pickle (categories, seqs with frame_id, "
+        f"bboxes, frames and category): {error!r}"
+    )
+
+
+def _checked_sequences(sequences: list[Any], path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        yield from _sequences(sequences, path.stat().st_size)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise _other_structure(path, error) from error
+
+
+def _sequences(seqs: list[Any], room: int) -> Iterator[dict[str, Any]]:
+    """Sequences as they should be; `room` numbers at most, for a file may repeat one for ever."""
+    for number, one in enumerate(seqs):
+        seqs[number] = None
+        numbers = array_of(one["frame_id"])
+        numbers = one["frame_id"] if numbers is None else numbers.tolist()
+        boxes, frames = _exact(one["bboxes"], list), _exact(one["frames"], list)
         if not len(numbers) == len(boxes) == len(frames):
             raise ValueError(
                 f"sequence {number} has {len(numbers)} frame numbers, {len(boxes)} box arrays and "
                 f"{len(frames)} pictures"
             )
-        for array in boxes:
-            if array.ndim != 2 or array.shape[1] != 6 or not len(array):
-                raise ValueError(f"sequence {number} has boxes of shape {array.shape}, not (K, 6)")
+        room -= 1 + 6 * len(frames)
+        if room < 0:
+            raise ValueError(f"sequence {number}: more sequences and frames than its bytes can be")
+        arrays = []
+        for value in boxes:
+            array = array_of(value)
+            if array is None or array.ndim != 2 or array.shape[1] != 6 or not len(array):
+                shape = type(value).__name__ if array is None else f"shape {array.shape}"
+                raise ValueError(f"sequence {number} has boxes of {shape}, not an array (K, 6)")
+            room -= array.size
+            if room < 0:
+                raise ValueError(f"sequence {number}: more boxes than its bytes can be")
+            arrays.append(array.astype(np.float32))
         yield {
-            "frame_id": [int(value) for value in numbers],
-            "bboxes": [array.astype(np.float32) for array in boxes],
-            "frames": frames,
+            "frame_id": [_whole(value) for value in numbers],
+            "bboxes": arrays,
+            "frames": [_exact(name, str) for name in frames],
             "category": _exact(one["category"], int),
         }
+
+
+def _whole(value: Any) -> int:
+    if not isinstance(value, int | float) or value != int(value):
+        raise ValueError(f"{value!r} is no frame number")
+    return int(value)
 
 
 def _exact(value: Any, kind: Any) -> Any:

@@ -10,6 +10,7 @@ from shards.errors import FormatError
 from shards.format import MANIFEST_NAME, Manifest
 from shards.geometry import Grid
 from shards.index import scan
+from shards.plan import PLAN_NAME, Plan
 from shards.writer import finish
 
 __all__ = ["rebuild"]
@@ -28,18 +29,34 @@ def rebuild(folder: Path, *, name: str | None = None, grid: Grid = "edge") -> Ma
     ------
     FormatError : if there are no shards, one is damaged, or it is not the manifest's
     """
-    shards = sorted(folder.glob("*-[0-9][0-9][0-9][0-9][0-9][0-9].tar"))
+    pattern = "[!.]*-[0-9][0-9][0-9][0-9][0-9][0-9].tar"  # no temporary files of packers
+    shards = sorted(folder.glob(pattern))
+    if not shards and (folder / MANIFEST_NAME).is_file() and Manifest.read(folder).in_place:
+        raise FormatError(
+            f"{folder}: its crops are used in place; make its index again with the same "
+            "'python -m shards index --from-zip' or '--from-folder' as before"
+        )
     if not shards:
         raise FormatError(f"{folder}: no shards; they are named <data set>-000000.tar and so on")
+    plan = _plan(folder, {path.name for path in shards})
     parts = []
     for path in shards:
         with path.open("rb") as handle:
             parts.append(scan(handle, path.name))
+    if not any(part.info.frames for part in parts):
+        raise FormatError(f"{folder}: there is no crop in its shards")
+    if plan is not None:
+        kept = {field.name: getattr(plan, field.name) for field in fields(plan)}
+        for other in ("input", "shards", "reasons", "format_version"):
+            del kept[other]
+        note = "manifest made again from plan and shards; it does not count unreadable pictures"
+        return finish(folder, parts, **{**kept, "notes": (*plan.notes, note)})
     if not (folder / MANIFEST_NAME).is_file():
         names = {path.name.rpartition("-")[0] for path in shards}
         if name is None and len(names) > 1:
             raise FormatError(f"{folder}: shards of {', '.join(sorted(names))}: give --name")
-        crop_size = _crop_size(shards[0], int(parts[0].rows["offset"][0].as_py()))
+        first = next(i for i, part in enumerate(parts) if part.info.frames)
+        crop_size = _crop_size(shards[first], int(parts[first].rows["offset"][0].as_py()))
         return finish(folder, parts, name=name or names.pop(), grid=grid, crop_size=crop_size)
     old = Manifest.read(folder)
     differ = {part.info for part in parts} ^ set(old.shards)
@@ -53,6 +70,22 @@ def rebuild(folder: Path, *, name: str | None = None, grid: Grid = "edge") -> Ma
     for made in ("counts", "shards", "index", "format_version"):
         del kept[made]
     return finish(folder, parts, **kept)
+
+
+def _plan(folder: Path, there: set[str]) -> Plan | None:
+    """Plan of a folder without manifest, if a packer began it; refused while shards are missing."""
+    path = folder / PLAN_NAME
+    if (folder / MANIFEST_NAME).is_file() or not path.is_file():
+        return None
+    plan = Plan.from_json(path.read_bytes(), str(path))
+    absent = [name for name in plan.shard_names if name not in there]
+    if absent:
+        raise FormatError(
+            f"{folder}: packing was not finished, {len(absent)} of {plan.shards} shards are not "
+            f"there, the first is {absent[0]}; run the packer's command again (it goes on), or "
+            f"delete {PLAN_NAME} to index only the shards that are there"
+        )
+    return plan
 
 
 def _crop_size(shard: Path, offset: int) -> int:

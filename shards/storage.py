@@ -1,24 +1,21 @@
-"""Byte ranges in, atomic files out.
+"""Byte ranges in: a `Storage` returns the bytes of ranges of named files.
 
-Reading: a `Storage` returns the bytes of ranges of named files and is told in advance which ranges
-will be needed. Writing: a `FolderSink` gives a file its final name only when it is complete and on
-disk, so a reader never meets half a file.
+It is told in advance which ranges will be needed. The way out, files that appear only when they are
+whole, is `shards.sink`; a folder's can be imported from here too.
 """
 
 from __future__ import annotations
 
-import errno
 import mmap
-import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from shards.errors import StorageError
-from shards.format import check_file_name
+from shards.format import check_crop_file
+from shards.sink import FolderSink, storage_error
 
 __all__ = ["FolderSink", "LocalStorage", "Range", "Storage", "storage_error"]
 
@@ -65,7 +62,7 @@ class LocalStorage:
             if found is not None:
                 self._maps.move_to_end(file)
                 return found
-            path = self._folder / check_file_name(file)
+            path = self._folder / check_crop_file(file)
             try:
                 with path.open("rb") as handle:
                     found = mmap.mmap(handle.fileno(), 0, prot=mmap.PROT_READ)
@@ -108,71 +105,3 @@ class LocalStorage:
             mapped = self._map(one.file)
             if start < len(mapped):
                 mapped.madvise(mmap.MADV_WILLNEED, start, one.offset - start + one.size)
-
-
-class FolderSink:
-    """A folder whose files appear only when they are complete.
-
-    Parameters
-    ----------
-    folder : made if absent
-    """
-
-    _MARK = ".part-"
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise storage_error(error, folder) from error
-
-    @contextmanager
-    def create(self, name: str) -> Iterator[BinaryIO]:
-        """Write a file under a temporary name; on a clean exit sync it and give it its own name.
-
-        On an exception the temporary file is removed. Opened for reading too, so that it can be
-        checked before it is committed.
-        """
-        final = self.folder / check_file_name(name)
-        temporary = self.folder / f"{self._MARK}{os.getpid()}-{threading.get_ident()}-{name}"
-        try:
-            with temporary.open("w+b") as handle:
-                yield handle
-                handle.flush()
-                os.fsync(handle.fileno())
-            temporary.replace(final)
-            self._sync_folder()
-        except OSError as error:
-            raise storage_error(error, final) from error
-        finally:
-            with suppress(FileNotFoundError):
-                temporary.unlink()
-
-    def _sync_folder(self) -> None:
-        handle = os.open(self.folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-    def write(self, name: str, data: bytes) -> None:
-        """Write a whole small file."""
-        with self.create(name) as handle:
-            handle.write(data)
-
-    def clean(self) -> None:
-        """Remove what killed writers left. Only for the one process that owns the folder."""
-        for leftover in self.folder.glob(f"{self._MARK}*"):
-            leftover.unlink(missing_ok=True)
-
-
-def storage_error(error: OSError, path: Path) -> StorageError:
-    """Turn an `OSError` of a write into one sentence that says what to do."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        advice = "the disk or quota is full: free some space and run the same command again"
-    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        advice = "no permission to write there"
-    else:
-        advice = error.strerror or type(error).__name__
-    return StorageError(f"{path}: could not be written: {advice}")

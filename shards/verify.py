@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tarfile
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -51,6 +52,20 @@ def _file_hash(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
+def _size_and_hash(folder: Path, name: str, rows: range) -> tuple[int, str]:
+    """Size and hash of a shard; of a folder of crops, of those of `rows`, one after another."""
+    path = folder / name
+    if not path.is_dir():
+        return path.stat().st_size, _file_hash(path)
+    index, size, digest = Index(folder), 0, hashlib.sha256()
+    for row in rows:
+        crop = folder / index.file(row)
+        data = crop.read_bytes() if crop.is_file() else b""
+        size += len(data)
+        digest.update(data)
+    return size, digest.hexdigest()
+
+
 def _check_picture(data: memoryview, crc: int, crop_size: int) -> str | None:
     if crc32c(data) != crc:
         return f"CRC-32C is {crc32c(data):08x}, the index says {crc:08x}"
@@ -64,64 +79,88 @@ def _check_picture(data: memoryview, crc: int, crop_size: int) -> str | None:
 
 
 def _check_descriptions(path: Path, index: Index, rows: range) -> list[Damage]:
-    """Compare the shard's own descriptions with the index; only for shards whose hash differs."""
-    try:
-        with path.open("rb") as handle:
-            part = scan(handle, path.name)
-    except FormatError as error:
-        return [Damage(shard=path.name, key="", reason=str(error))]
-    names = [name for name in part.rows.column_names if name != "crc32c"]  # checked before
-    found = part.rows.select(names).to_pylist()
+    """Look for every description where it should stand; only for shards whose hash differs."""
     damage = []
-    for at, row in enumerate(rows):
-        expected = {name: index.table[name][row].as_py() for name in names}
-        if at >= len(found) or found[at] != expected:
-            damage.append(
-                Damage(
-                    shard=path.name, key=index.key(row), reason="its description is not the index's"
-                )
-            )
+    size = path.stat().st_size
+    with path.open("rb") as handle:
+        for row in rows:
+            end = int(index.offset[row]) + int(index.size[row])
+            if end > size:
+                continue  # cut off: the picture itself is named
+            expected = index.sample(row).to_json()
+            handle.seek(end)
+            # padding, up to four header blocks (a long name), the description
+            if expected not in handle.read(5 * tarfile.BLOCKSIZE + len(expected)):
+                reason = "its description is not the index's"
+                damage.append(Damage(shard=path.name, key=index.key(row), reason=reason))
     return damage
 
 
-def check_rows(folder: Path, file: str, rows: range, crop_size: int) -> list[Damage]:
-    """Pictures of one shard that are damaged.
+def _structure(path: Path) -> list[Damage]:
+    """What is wrong with the tar as such."""
+    try:
+        with path.open("rb") as handle:
+            scan(handle, path.name)
+    except FormatError as error:
+        return [Damage(shard=path.name, key="", reason=str(error))]
+    return []
+
+
+def check_rows(folder: Path, rows: range, crop_size: int) -> list[Damage]:
+    """Pictures that are damaged.
 
     Parameters
     ----------
     folder : of the data set
-    file : the shard
-    rows : rows of the index to check, all in this shard
+    rows : rows of the index to check
     crop_size : side of every picture in pixels
     """
     index, storage = Index(folder), LocalStorage(folder)
     damage: list[Damage] = []
     for row in rows:
+        file = index.file(row)
+        one = Range(file, int(index.offset[row]), int(index.size[row]))
         try:
-            one = Range(file, int(index.offset[row]), int(index.size[row]))
-            reason = _check_picture(storage.read_many([one])[0], int(index.crc[row]), crop_size)
-        except StorageError as error:
+            size = storage.size(file)
+            if one.offset + one.size > size:
+                reason: str | None = (
+                    f"cut off: bytes {one.offset} to {one.offset + one.size} of {size}"
+                )
+            else:
+                data = storage.read_many([one])[0]
+                reason = _check_picture(data, int(index.crc[row]), crop_size)
+        except (StorageError, FormatError) as error:
             reason = str(error)
         if reason:
             damage.append(Damage(shard=file, key=index.key(row), reason=reason))
     return damage
 
 
-def check_file(folder: Path, info: ShardInfo, rows: range) -> list[Damage]:
-    """Compare a shard's size and hash with the manifest; if they differ, its descriptions too."""
+def check_file(folder: Path, info: ShardInfo, rows: range | None) -> list[Damage]:
+    """Compare a shard's size and hash with the manifest; if they differ, its descriptions too.
+
+    Parameters
+    ----------
+    folder : of the data set
+    info : the manifest's line
+    rows : of the index; None where the index is not to be trusted
+    """
     path = folder / info.name
-    if not path.is_file():
+    if not path.exists():
         return [Damage(shard=info.name, key="", reason="the file does not exist")]
-    size, digest = path.stat().st_size, _file_hash(path)
+    if path.is_dir() and rows is None:
+        return []  # single crops, which only the index lists
+    size, digest = _size_and_hash(folder, info.name, rows or range(0))
     if (size, digest) == (info.bytes, info.sha256):
         return []
     found = f"{size} bytes" if size != info.bytes else f"SHA-256 {digest}"
     wanted = f"{info.bytes} bytes" if size != info.bytes else info.sha256
     reason = f"{found}, the manifest says {wanted}"
-    return [
-        Damage(shard=info.name, key="", reason=reason),
-        *_check_descriptions(path, Index(folder), rows),
-    ]
+    damage = [Damage(shard=info.name, key="", reason=reason)]
+    if not info.name.endswith(".tar"):
+        return damage  # crops that are used in place have no descriptions beside them
+    named = [] if rows is None else _check_descriptions(path, Index(folder), rows)
+    return [*damage, *(named or _structure(path))]
 
 
 def _shard_rows(index: Index, manifest: Manifest) -> dict[str, range]:
@@ -137,16 +176,31 @@ def _shard_rows(index: Index, manifest: Manifest) -> dict[str, range]:
     return rows
 
 
-def _check_index(folder: Path, manifest: Manifest, index: Index) -> list[Damage]:
-    damage = []
-    if _file_hash(folder / INDEX_NAME) != manifest.index["sha256"]:
-        reason = "SHA-256 is not the manifest's; make it again with 'python -m shards index'"
-        damage.append(Damage(shard=INDEX_NAME, key="", reason=reason))
+def _check_index(folder: Path, manifest: Manifest) -> tuple[Index | None, list[Damage]]:
+    """Index, if it is the one that the manifest names, and what is wrong with it."""
+
+    def damage(reason: str) -> list[Damage]:
+        return [Damage(shard=INDEX_NAME, key="", reason=reason)]
+
+    path = folder / INDEX_NAME
+    if not path.is_file() or _file_hash(path) != manifest.index["sha256"]:
+        return None, damage(
+            "absent, or its SHA-256 is not the manifest's, so only whole shards were checked; "
+            f"make it again with 'python -m shards index {folder}'"
+        )
+    index = Index(folder)
     found = counts(index.table)
     if found != manifest.counts:
-        reason = f"it counts {found}, the manifest {dict(manifest.counts)}"
-        damage.append(Damage(shard=INDEX_NAME, key="", reason=reason))
-    return damage
+        return index, damage(f"it counts {found}, the manifest {dict(manifest.counts)}")
+    return index, []
+
+
+def _strangers(folder: Path, manifest: Manifest) -> list[Damage]:
+    """Tars that look like shards of the data set and are not in the manifest."""
+    known = {info.name for info in manifest.shards}
+    names = sorted(path.name for path in folder.glob(f"{manifest.name}-*.tar"))
+    reason = "not in the manifest"
+    return [Damage(shard=name, key="", reason=reason) for name in names if name not in known]
 
 
 def verify(
@@ -162,17 +216,18 @@ def verify(
 
     Raises
     ------
-    FormatError : if there is no readable manifest or index at all
+    FormatError : if there is no readable manifest at all
     """
     manifest = Manifest.read(folder)
-    index = Index(folder)
-    rows = _shard_rows(index, manifest)
+    index, damage = _check_index(folder, manifest)
+    rows = _shard_rows(index, manifest) if index else {}
+    frames = sum(info.frames for info in manifest.shards)
     report = Report(
         name=manifest.name,
         shards=len(manifest.shards),
-        frames=len(index),
+        frames=frames,
         bytes=sum(info.bytes for info in manifest.shards),
-        damage=_check_index(folder, manifest, index),
+        damage=damage + _strangers(folder, manifest),
     )
     done = 0
     found: dict[str, list[Damage]] = {info.name: [] for info in manifest.shards}
@@ -180,19 +235,19 @@ def verify(
     with ProcessPoolExecutor(workers or os.cpu_count() or 1, mp_context=context) as pool:
         jobs: dict[Future[list[Damage]], tuple[str, int]] = {}
         for info in manifest.shards:
-            own = rows[info.name]
+            own = rows.get(info.name)
             jobs[pool.submit(check_file, folder, info, own)] = (info.name, 0)
-            if (folder / info.name).is_file():
+            if own and (folder / info.name).exists():
                 for at in range(0, len(own), CHUNK_ROWS):
                     chunk = own[at : at + CHUNK_ROWS]
-                    job = pool.submit(check_rows, folder, info.name, chunk, manifest.crop_size)
+                    job = pool.submit(check_rows, folder, chunk, manifest.crop_size)
                     jobs[job] = (info.name, len(chunk))
         for job in as_completed(jobs):
-            name, frames = jobs[job]
+            name, checked = jobs[job]
             found[name] += job.result()
-            done += frames
+            done += checked
             if progress:
-                progress(done, len(index))
+                progress(done, frames)
     for info in manifest.shards:
         report.damage += sorted(found[info.name], key=lambda one: one.key)
     return report

@@ -17,12 +17,6 @@ settings.load_profile("siamstream")
 import synthetic  # noqa: E402 (needs the path above)
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--update-golden", action="store_true", help="write the golden files instead of comparing"
-    )
-
-
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """Real annotated pictures; without them a test that needs them is skipped, and says so."""
@@ -30,6 +24,18 @@ def real_data() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("real pictures: set SIAMSTREAM_TEST_DATA to a folder that has lasot/")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def real_packed(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real LaSOT-like sequences, packed. Read only."""
+    from packer.datasets import lasot
+    from packer.jobs import PackOptions
+    from packer.run import pack
+
+    out = tmp_path_factory.mktemp("real") / "lasot"
+    pack(lasot, real_data / "lasot", out, PackOptions(stride=3, min_size=10), workers=1)
+    return out
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,8 @@ authors give data and annotations for academic research.
 
 Layout: ``<class>/<class>-<n>/{img/00000001.jpg, groundtruth.txt, full_occlusion.txt,
 out_of_view.txt}``, also without the class folders, and in either form inside one enclosing folder.
+Zip files are read in place: one a class (``<class>.zip``, with or without the class folder in it),
+or one of all, as the root or in it.
 
 Boxes: ``x,y,w,h`` a line in pixels, integers in practice; used as counted from 0 with exclusive
 width by all readers we know, so x1 = x + w and nothing is shifted. Line i belongs to picture i.
@@ -20,32 +22,42 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from packer.annotations import parse_boxes, parse_flags
 from packer.sequence import REASONS, Found, Problem, Sequence, Split, Survey, named
-from packer.source import Entry, FolderSource, Source, folder_of
+from packer.source import Entry, Source, folder_of, open_source, why_unread
 from shards.errors import DataError
 
 __all__ = [
     "CLASSES",
     "FPS",
     "LAYOUT",
+    "MIN_EXCLUSIVE",
+    "MIN_SIZE",
     "NAME",
+    "SPLITS",
+    "STRIDE",
     "TEST_NUMBERS",
     "official",
+    "options",
     "read",
     "sequences",
     "survey",
 ]
 
 NAME = "lasot"
+STRIDE = 3
+MIN_SIZE = 10
+MIN_EXCLUSIVE = False
+SPLITS: tuple[Split, ...] = ("train", "test", "all")
 FPS = 30.0
 LAYOUT = (
-    "<root>/<class>/<class>-<n>/ or <root>/<class>-<n>/ with img/00000001.jpg and groundtruth.txt"
+    "<root>/<class>/<class>-<n>/ or <root>/<class>-<n>/ with img/00000001.jpg and "
+    "groundtruth.txt, or zip files of these"
 )
 PER_CLASS = 20  # official numbers are 1..20
 MAX_PX = 1_000_000  # no coordinate of a picture is larger
@@ -86,6 +98,11 @@ def _test_names() -> frozenset[str]:
     )
 
 
+def options() -> dict[str, Any]:
+    """Nothing beyond what all data sets have."""
+    return {}
+
+
 def official(split: Split) -> list[str]:
     """Names of the official sequences of a split: 1,120 train, 280 test, in packing order."""
     names = [f"{category}-{n}" for category in CLASSES for n in range(1, PER_CLASS + 1)]
@@ -97,11 +114,18 @@ def _in_split(name: str, split: Split) -> bool:
 
 
 class _Level(NamedTuple):
-    """Folders of one level: sequences in them or one level down, and what holds none."""
+    """Folders of one level: what lies in them or one level down, and which hold nothing of use.
+
+    Attributes
+    ----------
+    sequences, folders, archives : paths
+    notes : folders and files that are passed over
+    """
 
     sequences: list[str]
     folders: list[str]
-    empty: list[str]
+    archives: list[str]
+    notes: list[str]
 
 
 def _entries(source: Source, folder: str) -> list[Entry] | None:
@@ -130,43 +154,109 @@ def _looks_like_sequence(name: str, entries: list[Entry] | None) -> bool:
 
 
 def _level(source: Source, base: str) -> _Level:
-    level = _Level([], [], [])
+    level = _Level([], [], [], [])
     prefix = f"{base}/" if base else ""
     for entry in source.list(base):
-        if not entry.is_folder:
-            continue
         folder = prefix + entry.name
+        if not entry.is_folder:
+            _add_archive(entry, folder, level)
+            continue
         inner = _entries(source, folder)
         if inner is None or _looks_like_sequence(entry.name, inner):
             level.sequences.append(folder)
             continue
         level.folders.append(folder)
-        below = [child.name for child in inner if child.is_folder]
-        found = [
-            f"{folder}/{name}"
-            for name in below
-            if _looks_like_sequence(name, _entries(source, f"{folder}/{name}"))
-        ]
-        level.sequences.extend(found)
-        if not found:
-            level.empty.append(folder)
+        before = len(level.sequences), len(level.archives)
+        for child in inner:
+            path = f"{folder}/{child.name}"
+            if not child.is_folder:
+                _add_archive(child, path, level)
+            elif _looks_like_sequence(child.name, _entries(source, path)):
+                level.sequences.append(path)
+        if before == (len(level.sequences), len(level.archives)):
+            level.notes.append(f"no sequences in folder {folder}")
     return level
+
+
+def _add_archive(entry: Entry, path: str, level: _Level) -> None:
+    reason = why_unread(entry.name)
+    if entry.is_archive:
+        level.archives.append(path)
+    elif reason is not None:
+        level.notes.append(f"{path} not read: {reason}")
 
 
 def _last(path: str) -> str:
     return path.rpartition("/")[2]
 
 
-def _discover(source: Source) -> tuple[str, _Level]:
-    """Find the folder that holds the classes or sequences: the root, or the only folder in it."""
-    level = _level(source, "")
-    if len(level.folders) == 1 and all(folder_of(path) for path in level.sequences):
+def _discover(source: Source, top: str = "") -> tuple[str, _Level]:
+    """Find the folder that holds the classes or sequences: `top`, or the only folder in it."""
+    level = _level(source, top)
+    if len(level.folders) == 1 and all(folder_of(path) != top for path in level.sequences):
         only = level.folders[0]
-        if not any(_last(path).startswith(f"{only}-") for path in level.sequences):
+        if not any(_last(path).startswith(f"{_last(only)}-") for path in level.sequences):
             inner = _level(source, only)
             if inner.sequences:
-                return only, inner
-    return "", level
+                outside = [path for path in level.archives if folder_of(path) == top]
+                return only, inner._replace(archives=[*inner.archives, *outside])
+    return top, level
+
+
+class _Finding:
+    """Sequences found so far, by name; unpacked ones come before those in archives."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, Found] = {}
+        self.in_archive: set[str] = set()
+        self.problems: list[Problem] = []
+        self.damaged: list[Problem] = []
+        self.notes: list[str] = []
+
+    def unpacked(self, base: str, level: _Level) -> None:
+        self.notes += level.notes
+        for path in level.sequences:
+            self._add(path, path.removeprefix(f"{base}/") if base else path)
+
+    def archived(self, source: Source, archive: str) -> None:
+        """Take in the sequences of an archive, named as if its classes were unpacked folders."""
+        try:
+            _, level = _discover(source, archive)
+        except DataError as error:
+            self.damaged.append(Problem(archive, str(error)))
+            return
+        self.notes += level.notes
+        self.notes += [f"{one} not read: it is in an archive; unpack it" for one in level.archives]
+        if not level.sequences:
+            self.notes.append(f"no sequences in archive {archive}")
+        shadowed = 0
+        for path in level.sequences:
+            name = _last(path)
+            if name in self.found and name not in self.in_archive:
+                shadowed += 1
+                continue
+            category = name.rpartition("-")[0]
+            self._add(path, f"{category}/{name}" if category else path)
+            self.in_archive.add(name)
+        if shadowed:
+            self.notes.append(f"{shadowed} sequences of {archive} not taken: they are unpacked too")
+
+    def _add(self, folder: str, path: str) -> None:
+        name = _last(folder)
+        match = _NAME.fullmatch(name)
+        if match is None:
+            self.problems.append(Problem(folder, "a sequence folder is named <class>-<number>"))
+        elif name in self.found:
+            also = self.found[name].folder
+            self.problems.append(Problem(folder, f"{name} is there twice, also as {also}"))
+        else:
+            self.found[name] = Found(
+                name=name,
+                category=match["category"],
+                number=int(match["number"]),
+                folder=folder,
+                path=path,
+            )
 
 
 def survey(source: Source, split: Split) -> Survey:
@@ -177,36 +267,25 @@ def survey(source: Source, split: Split) -> Survey:
     DataError : if there is none at all, or none of this split
     """
     base, level = _discover(source)
-    notes = [f"no sequences in folder {path}" for path in level.empty]
-    if not level.sequences:
+    finding = _Finding()
+    finding.unpacked(base, level)
+    for archive in level.archives:
+        finding.archived(source, archive)
+    found = finding.found
+    if not found and not finding.problems:
+        facts = [*finding.notes, *map(str, finding.damaged)]
         raise DataError(
-            f"no sequences found; expected {LAYOUT}" + "".join(f"; {note}" for note in notes)
+            f"no sequences found; expected {LAYOUT}" + "".join(f"; {fact}" for fact in facts)
         )
-    found: dict[str, Found] = {}
-    problems = []
-    for path in level.sequences:
-        name = _last(path)
-        match = _NAME.fullmatch(name)
-        if match is None:
-            problems.append(Problem(path, "a sequence folder is named <class>-<number>"))
-        elif name in found:
-            problems.append(Problem(path, f"{name} is there twice, also as {found[name].folder}"))
-        else:
-            found[name] = Found(
-                name=name,
-                category=match["category"],
-                number=int(match["number"]),
-                folder=path,
-                path=path.removeprefix(f"{base}/") if base else path,
-            )
     chosen = [one for one in found.values() if _in_split(one.name, split)]
-    if found and not chosen:
+    if found and not chosen and not finding.damaged:
         raise DataError(_other_split(len(found), split))
+    problems = [problem for problem in finding.problems if _in_split(_last(problem.where), split)]
     return Survey(
         found=tuple(sorted(chosen, key=lambda one: (one.category, one.number, one.name))),
         missing=tuple(name for name in official(split) if name not in found),
-        notes=tuple(notes),
-        problems=tuple(problem for problem in problems if _in_split(_last(problem.where), split)),
+        notes=tuple(finding.notes),
+        problems=(*finding.damaged, *problems),
     )
 
 
@@ -276,8 +355,8 @@ def read(source: Source, found: Found) -> Sequence:
 
 
 def sequences(root: Path, split: Split) -> Iterator[Sequence]:
-    """Sequences of a split below a folder, in packing order, malformed ones with their faults."""
-    source = FolderSource(root)
+    """Sequences of a split below a folder or archive, in packing order, faults marked."""
+    source = open_source(root)
     for found in survey(source, split).found:
         yield read(source, found)
 

@@ -17,6 +17,8 @@ from configs.strict import ConfigError
 from loaders.batch import TENSOR_FIELDS, PairBatch
 from loaders.config import PairConfig
 from loaders.loader import PairLoader
+from loaders.plan import SamplerConfig
+from loaders.recipe import Augment, Recipe
 from shards.errors import BadSample, DataError, FormatError, MismatchError, StorageError
 from shards.index import Index
 
@@ -124,6 +126,58 @@ class TestContract:
             next(loader)
         assert error.value.key == "car-1/0_00000004"
 
+    def test_after_a_bad_sample_the_position_stays_and_other_batches_come(
+        self, config: PairConfig, tmp_path: Path
+    ) -> None:
+        synthetic.pack(tmp_path, sequences=2, frames=8)
+        pack_broken(tmp_path / "lasot")
+        with PairLoader(replace(config, path=str(tmp_path)), batch_size=1) as loader:
+            good, bad = 0, 0
+            for consumed in range(26):
+                loader.load_state_dict({**loader.state_dict(), "epoch": 0, "consumed": consumed})
+                before = loader.state_dict()
+                errors = []
+                for _ in range(2):
+                    try:
+                        batch = next(loader)
+                    except BadSample as error:
+                        errors.append(str(error))
+                    else:
+                        break
+                if errors:
+                    bad += 1
+                    assert errors[0] == errors[1]
+                    assert loader.state_dict() == before
+                else:
+                    good += 1
+                    assert batch.sample.tolist() == [consumed]
+        assert bad >= 1
+        assert good + bad == 26
+        assert good >= 15
+
+    def test_a_picture_of_another_size_is_named(self, config: PairConfig, tmp_path: Path) -> None:
+        synthetic.pack(tmp_path, sequences=1, frames=2, side=446)
+        small = tmp_path / "small"
+        synthetic.pack(small, sequences=1, frames=2, side=400)
+        manifest = (small / "lasot" / "manifest.json").read_text()
+        (small / "lasot" / "manifest.json").write_text(
+            manifest.replace('"crop_size": 400', '"crop_size": 446')
+        )
+        with (
+            PairLoader(replace(config, path=str(small)), batch_size=4) as loader,
+            pytest.raises(BadSample, match="400x400 pixels, 446x446 expected"),
+        ):
+            next(loader)
+
+    def test_closing_twice_is_harmless_and_reading_afterwards_is_not(
+        self, config: PairConfig
+    ) -> None:
+        with PairLoader(config, batch_size=4) as loader:
+            next(loader)
+            loader.close()
+        with pytest.raises(RuntimeError, match="closed"):
+            next(loader)
+
     def test_close_leaves_no_threads(self, config: PairConfig) -> None:
         before = set(threading.enumerate())
         with PairLoader(config, batch_size=4) as loader:
@@ -180,7 +234,7 @@ def test_default_folder_comes_from_the_environment(
         (
             {"datasets": ("lasot", "got10k")},
             DataError,
-            "no packed data set got10k; there are: coco",
+            "no packed data set got10k; there are: lasot",
         ),
         ({"require_all": True}, DataError, "got10k, trackingnet"),
         ({"datasets": ("lasot",), "weights": {"coco": 1.0}}, DataError, r"data\.weights\.lasot=1"),
@@ -195,6 +249,23 @@ def test_configurations_that_cannot_work(
 ) -> None:
     with pytest.raises(kind, match=complaint):
         PairLoader(config_of(packed, **changes), batch_size=4)
+
+
+def test_a_damaged_data_set_that_is_not_wanted_is_left_alone(packed: Path, tmp_path: Path) -> None:
+    shutil.copytree(packed / "lasot", tmp_path / "lasot")
+    (tmp_path / "vid").mkdir()
+    (tmp_path / "vid" / "manifest.json").write_text("{")
+    with PairLoader(config_of(tmp_path, datasets=("lasot",)), batch_size=4) as loader:
+        assert next(loader).sample.tolist() == [0, 1, 2, 3]
+    with pytest.raises(FormatError, match="damaged"):
+        PairLoader(config_of(tmp_path), batch_size=4)
+
+
+def test_a_recipe_that_leaves_the_stored_crops_warns(packed: Path) -> None:
+    recipe = Recipe(video_x=Augment(scale=0.2, shift=180.0))
+    with PairLoader(config_of(packed / "lasot", recipe=recipe), batch_size=4) as loader:
+        (warning,) = loader.describe()["warnings"]
+    assert "edge pixels are repeated" in warning
 
 
 def test_no_data_names_the_commands(tmp_path: Path) -> None:
@@ -217,7 +288,13 @@ def test_data_sets_of_different_grids(packed: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("change", "complaint"),
-    [({"seed": 8}, r"data\.seed"), ({"pairs_per_epoch": 30}, "pairs_per_epoch")],
+    [
+        ({"seed": 8}, r"data\.seed was 7, now 8"),
+        ({"pairs_per_epoch": 30}, "pairs_per_epoch"),
+        ({"sampler": SamplerConfig(max_gap=3)}, r"data\.sampler"),
+        ({"search_px": 96}, "sizes of the crops"),
+        ({"weights": {"lasot": 1.0, "coco": 1.0}}, "weights"),
+    ],
 )
 def test_state_of_another_stream_is_refused(
     packed: Path, change: dict[str, object], complaint: str
@@ -231,13 +308,26 @@ def test_state_of_another_stream_is_refused(
         other.load_state_dict(state)
 
 
+def test_positions_that_do_not_exist(packed: Path) -> None:
+    with PairLoader(config_of(packed), batch_size=4) as loader:
+        state = loader.state_dict()
+        for wrong in ({"consumed": 26}, {"consumed": -1}, {"epoch": -1}):
+            with pytest.raises(MismatchError, match="no position in an epoch of 26"):
+                loader.load_state_dict({**state, **wrong})
+        with pytest.raises(MismatchError, match="lacks consumed, data, epoch"):
+            loader.load_state_dict({})
+        loader.load_state_dict({**state, "consumed": 23})  # no whole batch is left
+        batch = next(loader)
+    assert (batch.epoch, batch.sample.tolist()) == (1, [0, 1, 2, 3])
+
+
 def test_state_of_other_data_is_refused(packed: Path, tmp_path: Path) -> None:
     with PairLoader(config_of(packed / "lasot"), batch_size=4) as loader:
         state = loader.state_dict()
     synthetic.pack(tmp_path, sequences=2, frames=3)
     with (
         PairLoader(config_of(tmp_path / "lasot"), batch_size=4) as other,
-        pytest.raises(MismatchError, match="packed data"),
+        pytest.raises(MismatchError, match="packed data differ: lasot"),
     ):
         other.load_state_dict(state)
 

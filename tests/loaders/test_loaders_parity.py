@@ -12,6 +12,7 @@ import simplejpeg
 import synthetic
 import torch
 
+import loaders.cpu
 from loaders import reference
 from loaders.config import BackendName, PairConfig
 from loaders.cpu import CpuBackend
@@ -126,6 +127,7 @@ def test_normalised_pixels(packed: Path, backend: str, pixels: str) -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("step", STEPS)
 def test_dali_on_the_gpu(packed: Path, step: str) -> None:
     """The GPU's JPEG decoder rounds and upsamples chroma differently: its own tolerance."""
@@ -138,6 +140,12 @@ def test_dali_on_the_gpu(packed: Path, step: str) -> None:
         assert difference.mean() <= 1.0
         assert torch.quantile(difference[::3].flatten()[:1_000_000], 0.999) <= 8
     torch.testing.assert_close(expected[3], found.search_box.cpu(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("backend", FAST)
+def test_real_pictures(real_packed: Path, backend: str) -> None:
+    assert_close(real_packed, backend, Recipe())
+    assert_close(real_packed, backend, recipe_of(always()))
 
 
 def test_backend_names_are_all_compared() -> None:
@@ -172,14 +180,14 @@ def test_cpu_decodes_small_regions_and_whole_pictures(
     sets = open_sets(config)
     _, backend = make_backend(config, sets, 4, torch.device("cpu"))
     calls = {"_decode_region": 0, "_decode_whole": 0}
-    for name in calls:
-        original = getattr(backend, name)
+    for owner, name in ((backend, "_decode_region"), (loaders.cpu, "_decode_whole")):
+        original = getattr(owner, name)
 
         def counted(*arguments: object, name: str = name, original: object = original) -> object:
             calls[name] += 1
             return original(*arguments)  # type: ignore[operator]
 
-        monkeypatch.setattr(backend, name, counted)
+        monkeypatch.setattr(owner, name, counted)
     backend.finish(backend.start(prepare(sets, config, 0, 0, 20)), 60)
     backend.close()
     assert calls["_decode_region"] >= 20

@@ -47,6 +47,7 @@ def test_json_is_one_object_on_stdout(tree: Path, tmp_path: Path) -> None:
         "frames_per_s": float,
         "resumed_shards": int,
         "dry_run": bool,
+        "job": type(None),
     }
     assert (facts["stride"], facts["size"], facts["quality"]) == (3, 127, 90)
     assert facts["frames_per_s"] > 0
@@ -54,7 +55,7 @@ def test_json_is_one_object_on_stdout(tree: Path, tmp_path: Path) -> None:
     assert facts["frames"] == 4 + 14 + 3 + 2 + 4
     assert facts["rejected"] == {"absent": 1}
     assert "27 frames, 5 sequences, 1 shard, " in result.stderr
-    assert "official sequences of this split are not on disk: airplane-2" in result.stderr
+    assert "sequences of this split are not on disk: airplane-2" in result.stderr
     assert "next: python -m shards verify" in result.stderr
 
 

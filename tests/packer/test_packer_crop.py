@@ -103,7 +103,7 @@ def write(root: Path, **files: bytes) -> list[str]:
     return [f"{name}.jpg" for name in files]
 
 
-def jpeg(mode: str, **options: bool) -> bytes:
+def jpeg(mode: str, **options: object) -> bytes:
     out = io.BytesIO()
     Image.open(io.BytesIO(picture(5))).convert(mode).save(out, "JPEG", quality=95, **options)
     return out.getvalue()
@@ -147,10 +147,10 @@ def test_unreadable_pictures(tmp_path: Path, damaged: bytes) -> None:
     names = write(tmp_path, a=picture(1), b=damaged, c=picture(3), d=picture(4))
     skipping, failing = cropper(tmp_path, skip=True), cropper(tmp_path)
     assert [sample.frame for sample, _ in skipping.samples(job(names))] == [1, 3, 4]
-    assert skipping.tally.facts() == {
-        "rejected": {"unreadable": 1},
-        "examples": {"unreadable": ["car-1/2"]},
-    }
+    (example,) = skipping.tally.facts()["examples"]["unreadable"]
+    assert skipping.tally.rejected == {"unreadable": 1}
+    assert (example["frame"], example["picture"]) == ("car-1/2", "out/b.jpg")
+    assert len(example["box"]) == 4
     list(failing.samples(job(names)))
     assert [one.where for one in failing.unreadable] == ["in/b.jpg"]
 
@@ -192,3 +192,46 @@ def test_a_track_of_one_readable_frame_is_dropped(tmp_path: Path) -> None:
     assert list(found.samples(job(names))) == []
     assert found.tally.rejected == {"unreadable": 2, "short_track": 1}
     assert found.tally.examples["short_track"] == ["car-1/2"]
+
+
+def exif_rotated() -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return jpeg("RGB", exif=exif)
+
+
+def png(mode: str) -> bytes:
+    out = io.BytesIO()
+    if mode == "16 bit":
+        Image.fromarray(np.full((72, 96), 40_000, np.uint16)).save(out, "PNG")
+    else:
+        Image.open(io.BytesIO(picture(5))).convert(mode).save(out, "PNG")
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (png("RGBA"), "pixel mode RGBA, 8-bit grey or RGB needed"),
+        (png("LA"), "pixel mode LA"),
+        (png("16 bit"), "pixel mode I;16"),
+        (exif_rotated(), "EXIF orientation 6"),
+    ],
+    ids=["RGBA", "grey with alpha", "16 bit", "rotated"],
+)
+def test_pictures_without_one_meaning_are_refused_by_name(
+    tmp_path: Path, data: bytes, reason: str
+) -> None:
+    names = write(tmp_path, a=picture(1), b=data, c=picture(3))
+    found = cropper(tmp_path, skip=True)
+    assert [sample.frame for sample, _ in found.samples(job(names))] == [1, 3]
+    assert found.unreadable[0].where == "in/b.jpg"
+    assert reason in found.unreadable[0].what
+    assert found.tally.rejected == {"unreadable": 1}
+
+
+def test_cmyk_and_plain_png_are_read(tmp_path: Path) -> None:
+    names = write(tmp_path, cmyk=jpeg("CMYK"), png=png("RGB"), plain=jpeg("RGB"))
+    made = [pixels.decode(data).astype(int) for _, data in cropper(tmp_path).samples(job(names))]
+    for other in made[:2]:
+        assert np.abs(other - made[2]).mean() < 3

@@ -28,6 +28,7 @@ from packer.workers import Work, run_jobs
 from shards.errors import DataError, MismatchError, SiamstreamError, StorageError
 from shards.format import Manifest
 from shards.index import Index
+from shards.plan import Plan
 from shards.verify import verify
 
 OPTIONS = PackOptions(stride=1, min_size=10, size=127, frames_per_shard=16, split="all")
@@ -67,7 +68,10 @@ def test_a_run_from_start_to_end(tree: Path, tmp_path: Path) -> None:
     assert report.frames == len(index) == 12 + 40 + 9 + 5 + 12
     assert (report.tracks, report.sequences, report.categories, report.shards) == (5, 5, 2, 6)
     assert dict(report.rejected) == dict(manifest.rejected) == {"absent": 3}
-    assert manifest.rejected_examples == {"absent": ["dog-2/3", "dog-2/4", "dog-2/5"]}
+    found = manifest.rejected_examples["absent"]
+    assert [one["frame"] for one in found] == ["dog-2/3", "dog-2/4", "dog-2/5"]
+    assert [one["picture"][-12:] for one in found] == [f"{n:08d}.jpg" for n in (3, 4, 5)]
+    assert list(manifest.rejected_examples) == ["absent"]
     assert report.bytes == sum(path.stat().st_size for path in out.glob("*.tar"))
     assert len(report.missing) == len(manifest.missing) == 1400 - 5
     frames = packed_frames(out)
@@ -154,7 +158,7 @@ def test_other_options_are_refused(
     tree: Path, tmp_path: Path, change: dict[str, Any], text: str, complete: bool
 ) -> None:
     out = tmp_path / "out"
-    with output.claim(out, "lasot", dataclass_dict(OPTIONS), "x" * 64):
+    with output.claim(out, plan_of(OPTIONS)):
         pass
     if complete:
         (out / "manifest.json").write_text("{}")
@@ -165,6 +169,26 @@ def test_other_options_are_refused(
     assert "Give another --out" in str(caught.value)
     assert "SHA-256" not in str(caught.value)
     assert hashes(out) == before
+
+
+def plan_of(options: PackOptions) -> Plan:
+    """Plan of some run of LaSOT with these options."""
+    return Plan(
+        name="lasot",
+        options=dataclass_dict(options),
+        input="x" * 64,
+        versions=output.versions(),
+        grid=options.grid,
+        crop_size=options.size,
+        quality=options.quality,
+        stride=options.stride,
+        shards=6,
+        reasons=(),
+        rejected={},
+        rejected_examples={},
+        missing=(),
+        notes=(),
+    )
 
 
 def dataclass_dict(options: PackOptions) -> dict[str, Any]:
@@ -267,7 +291,10 @@ def test_skip_leaves_malformed_frames_out_and_counts_them(tmp_path: Path) -> Non
     report = run(broken_tree(tmp_path / "raw"), tmp_path / "out", on_error="skip")
     assert report.frames == 6 + 6 + 0 + 8
     assert report.rejected == {"no_label": 2 + 8, "bad_annotation": 2}
-    examples = Manifest.read(tmp_path / "out").rejected_examples
+    examples = {
+        reason: [one["frame"] for one in found]
+        for reason, found in Manifest.read(tmp_path / "out").rejected_examples.items()
+    }
     assert examples["bad_annotation"] == ["car-3/2", "car-3/3"]
     assert examples["no_label"][:3] == ["car-1/7", "car-1/8", "dog-3/1"]
 

@@ -132,3 +132,63 @@ def test_warp_equals_slow_interpolation(grid: str) -> None:
     assert difference.max() <= 1
     assert difference.mean() < 0.3
     assert cv2.getVersionMajor() >= 5  # older ones round positions to 1/32 px
+
+
+def spliced(data: bytes, marker: int, body: bytes) -> bytes:
+    """JPEG with one more segment after its start."""
+    return data[:2] + struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body + data[2:]
+
+
+def variants() -> dict[str, bytes]:
+    exif = Image.Exif()
+    exif[0x0112] = 1
+    data = encoded()
+    return {
+        "rgb": data,
+        "grey": encoded("L"),
+        "cmyk": encoded("CMYK"),
+        "progressive": encoded(progressive=True),
+        "optimised": encoded(optimize=True),
+        "4:4:4": encoded(subsampling=0),
+        "restarts": encoded(restart_marker_blocks=2),
+        "comment": encoded(comment=b"Exif is only said here"),
+        "upright": encoded(exif=exif),
+        "profile": encoded(icc_profile=b"x" * 70_000),
+        "xmp": spliced(data, 0xE1, b"http://ns.adobe.com/xap/1.0/\0<x:xmpmeta/>"),
+        "several pictures": spliced(data, 0xE2, b"MPF\0II*\0"),
+        "arithmetic": data.replace(b"\xff\xc0", b"\xff\xc9", 1),
+        "12 bit": data.replace(b"\xff\xc0\x00\x11\x08", b"\xff\xc0\x00\x11\x0c", 1),
+        "no width": data.replace(b"\x08\x00\x60\x00\x60", b"\x08\x00\x60\x00\x00", 1),
+        "no scan": data[: data.index(b"\xff\xda")],
+        "two frames": data.replace(b"\xff\xc0", data[data.index(b"\xff\xc0") :][:19] + b"\xff\xc0"),
+        "odd segment": spliced(data, 0xF3, b"?"),
+        "filled": data.replace(b"\xff\xdb", b"\xff\xff\xdb", 1),
+    }
+
+
+def outcome(data: bytes) -> object:
+    try:
+        return pixels.header(data)
+    except ValueError as error:
+        return str(error)
+
+
+@pytest.mark.filterwarnings("ignore:Image appears to be a malformed MPO")
+@pytest.mark.parametrize("name", variants())
+def test_the_quick_header_agrees_with_pillow(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = variants()[name]
+    quick = pixels._plain_jpeg(data)
+    found = outcome(data)
+    assert outcome(memoryview(data)) == found
+    monkeypatch.setattr(pixels, "_plain_jpeg", lambda _data: None)
+    assert outcome(data) == found
+    common = {"rgb", "grey", "progressive", "optimised", "4:4:4", "restarts", "comment", "profile"}
+    assert (quick is not None) == (name in common)
+
+
+@pytest.mark.parametrize("keep", range(0, 700, 7))
+def test_the_quick_header_of_a_cut_jpeg(keep: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encoded()[:keep]
+    found = outcome(data)
+    monkeypatch.setattr(pixels, "_plain_jpeg", lambda _data: None)
+    assert outcome(data) == found

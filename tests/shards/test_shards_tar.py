@@ -101,6 +101,33 @@ def test_rebuild_refuses_foreign_shards(tmp_path: Path) -> None:
         rebuild(folder)
 
 
+def test_temporary_files_of_packers_are_no_shards(tmp_path: Path) -> None:
+    synthetic.pack(tmp_path, sequences=2, frames=2, side=64)
+    folder = tmp_path / "lasot"
+    (folder / ".part-12-34-lasot-000000.tar").write_bytes(b"half")
+    assert len(rebuild(folder).shards) == 1
+
+
+def test_an_unfinished_folder_is_not_indexed_as_if_it_were_whole(
+    real_data: Path, tmp_path: Path
+) -> None:
+    from packer.datasets import lasot
+    from packer.jobs import PackOptions
+    from packer.run import pack
+
+    options = PackOptions(stride=3, min_size=10, frames_per_shard=24)
+    pack(lasot, real_data / "lasot", tmp_path, options, workers=1)
+    before = hashes(tmp_path)
+    (tmp_path / "manifest.json").unlink()
+    manifest = rebuild(tmp_path)  # all planned shards are there
+    assert manifest.options["frames_per_shard"] == 24
+    assert hashes(tmp_path)["index.arrow"] == before["index.arrow"]
+    (tmp_path / "manifest.json").unlink()
+    (tmp_path / "lasot-000001.tar").unlink()
+    with pytest.raises(FormatError, match=r"the first is lasot-000001\.tar"):
+        rebuild(tmp_path)
+
+
 def test_rows_hold_the_facts_of_the_samples(packed: Path) -> None:
     index = Index(packed / "lasot")
     expected = list(synthetic.samples("person-2", "person", 14, seed=2, others=2))
@@ -234,6 +261,21 @@ def test_truncated_tar_is_an_error(keep: int) -> None:
         scan(io.BytesIO(whole.getvalue()[:keep]), "x-000000.tar")
 
 
+@pytest.mark.parametrize("at", ["header of the second picture", "cut between two members"])
+def test_a_damaged_header_is_no_end(at: str) -> None:
+    """tarfile takes both for the end of the archive; frames must not vanish silently."""
+    samples = list(synthetic.samples("car-1", "car", 3, seed=1, side=64))
+    whole = bytearray(tar_of([m for s in samples for m in member_of(*s)]).getvalue())
+    with tarfile.open(fileobj=io.BytesIO(whole)) as tar:
+        second = tar.getmembers()[2].offset
+    if at.startswith("cut"):
+        del whole[second:]
+    else:
+        whole[second + 150] ^= 1
+    with pytest.raises(FormatError, match=r"damaged or cut off after car-1/0_00000001\.json"):
+        scan(io.BytesIO(bytes(whole)), "x-000000.tar")
+
+
 def test_index_of_another_version(packed: Path, tmp_path: Path) -> None:
     table = Index(packed / "lasot").table
     other = table.replace_schema_metadata({"siamstream.format": "2", "siamstream.name": "lasot"})
@@ -265,7 +307,7 @@ def test_full_disk_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("shards.storage.os.fsync", full)
+    monkeypatch.setattr("shards.sink.os.fsync", full)
     with pytest.raises(StorageError, match="disk or quota is full"):
         write_shard(
             tmp_path, shard_name("lasot", 0), synthetic.samples("car-1", "car", 2, seed=1, side=64)

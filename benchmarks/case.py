@@ -1,0 +1,91 @@
+"""What every contestant of one run is given, and what it hands back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+from annotated_types import Ge
+
+__all__ = ["TAIL_BATCHES", "Case", "Served"]
+
+# Batches planned beyond the last that is counted: readers ahead stay as busy as in the middle of an
+# epoch, so what they made before the clock started is paid for by what they make at the end.
+TAIL_BATCHES = 12
+
+
+class Served(NamedTuple):
+    """One batch as a contestant hands it over.
+
+    Attributes
+    ----------
+    sample : numbers in the epoch of its B pairs
+    template, search : (B, 3, S, S) tensors, or None from a contestant that makes no pixels
+    """
+
+    sample: list[int]
+    template: Any
+    search: Any
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Case:
+    """One piece of work, the same for all contestants but for `pairs` of the very slow ones.
+
+    Attributes
+    ----------
+    data : packed data sets, a folder with a manifest or a parent of such
+    derived : folder of what the baselines need (zips, extracted files), see `benchmarks.derived`
+    pairs : counted, a multiple of `batch_size`
+    warmup_batches : made and dropped before the clock starts
+    batch_size : pairs of one batch
+    threads : decoding threads of ours, worker processes of the baselines
+    template_px, search_px : sides of the crops
+    seed : of the sample stream
+    """
+
+    data: str
+    derived: str
+    pairs: Annotated[int, Ge(1)] = 1024
+    warmup_batches: Annotated[int, Ge(1)] = 6
+    batch_size: Annotated[int, Ge(1)] = 32
+    threads: Annotated[int, Ge(1)] = 2
+    template_px: Annotated[int, Ge(16)] = 255
+    search_px: Annotated[int, Ge(16)] = 255
+    seed: Annotated[int, Ge(0)] = 7
+
+    def __post_init__(self) -> None:
+        if self.pairs % self.batch_size:
+            raise ValueError(
+                f"pairs {self.pairs} must be a multiple of the batch size {self.batch_size}"
+            )
+
+    @property
+    def batches(self) -> int:
+        """Batches counted."""
+        return self.pairs // self.batch_size
+
+    @property
+    def planned_batches(self) -> int:
+        """Batches that a contestant must be able to make: warm-up, counted, tail."""
+        return self.warmup_batches + self.batches + TAIL_BATCHES
+
+    @property
+    def planned_pairs(self) -> int:
+        """Pairs of all planned batches."""
+        return self.planned_batches * self.batch_size
+
+    @property
+    def derived_folder(self) -> Path:
+        """Folder of the baselines' files."""
+        return Path(self.derived)
+
+    def starts(self) -> Iterator[int]:
+        """First sample of every planned batch."""
+        yield from range(0, self.planned_pairs, self.batch_size)
+
+    def facts(self) -> dict[str, Any]:
+        """Every field, as it goes to a contestant's process and into a result."""
+        return asdict(self)

@@ -1,0 +1,106 @@
+"""One contestant in a process of its own: imports, warm-up, clock, figures.
+
+Started by `benchmarks.runner` as ``python -m benchmarks.child NAME`` with the case as JSON on
+stdin. It writes one JSON object a line on stdout: ``absent`` or ``imported``, then ``result``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import time
+from dataclasses import asdict
+from typing import Any
+
+from benchmarks.case import Case
+from benchmarks.contestants import Module, load
+from benchmarks.proc import cpu_s, disk_read_bytes, machine_cpu_s, memory
+from shards.errors import KNOWN_ERRORS, one_line
+
+__all__ = ["main", "measure"]
+
+
+def measure(module: Module, case: Case) -> dict[str, Any]:
+    """Run a contestant and take its figures.
+
+    Parameters
+    ----------
+    module : of the contestant
+    case : the work
+
+    Returns
+    -------
+    ``pairs``, ``wall_s``, ``cpu_s`` (of the whole tree) and ``others_cpu_s`` (of all other programs
+    on the machine) of the counted batches; ``first_batch_s`` since the call; ``samples_sha256`` of
+    all sample numbers handed over; ``disk_read_bytes``; shape and type of the pixels;
+    ``memory_end`` of the tree
+    """
+    root, samples = os.getpid(), hashlib.sha256()
+    cpu_start = wall_start = machine_start = first_batch_s = 0.0
+    pairs, served = 0, None
+    started = time.perf_counter()
+    batches = module.batches(case)
+    try:
+        for number in range(case.warmup_batches + case.batches):
+            served = next(batches)
+            if number == 0:
+                first_batch_s = time.perf_counter() - started
+            samples.update(json.dumps(served.sample).encode())
+            if number == case.warmup_batches - 1:
+                cpu_start, machine_start = cpu_s(root), machine_cpu_s()
+                wall_start = time.perf_counter()
+            elif number >= case.warmup_batches:
+                pairs += len(served.sample)
+        wall, cpu = time.perf_counter() - wall_start, cpu_s(root) - cpu_start
+        machine = machine_cpu_s() - machine_start
+        assert served is not None
+        pixels = served.search
+        return {
+            "pairs": pairs,
+            "wall_s": wall,
+            "cpu_s": cpu,
+            "others_cpu_s": max(0.0, machine - cpu),
+            "first_batch_s": first_batch_s,
+            "samples_sha256": samples.hexdigest(),
+            "disk_read_bytes": disk_read_bytes(root),
+            "search_shape": None if pixels is None else list(pixels.shape),
+            "pixel_type": None if pixels is None else str(pixels.dtype).removeprefix("torch."),
+            "memory_end": asdict(memory(root)),
+        }
+    finally:
+        close = getattr(batches, "close", None)  # ends worker processes and threads
+        if close is not None:
+            close()
+
+
+def _tell(event: str, **facts: Any) -> None:
+    sys.stdout.write(json.dumps({"event": event, **facts}) + "\n")
+    sys.stdout.flush()
+
+
+def main(name: str) -> int:
+    """Measure the contestant `name`; the exit status."""
+    case = Case(**json.load(sys.stdin))
+    try:
+        module = load(name)
+    except ImportError as error:
+        _tell("absent", reason=f"needs a package that is not installed: {error}")
+        return 0
+    reason = getattr(module, "absent", lambda: None)()
+    if reason:
+        _tell("absent", reason=reason)
+        return 0
+    _tell("imported", label=module.label, **asdict(memory(os.getpid())))
+    try:
+        result = measure(module, case)
+    except KNOWN_ERRORS as error:
+        _tell("failed", reason=one_line(error))
+        return 1
+    _tell("result", **result)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,83 @@
+"""Who takes part. Each contestant is one module with ``label`` and ``batches(case)``.
+
+``batches(case)`` yields a `benchmarks.case.Served` for every start of ``case.starts()``, in order,
+until it is closed. A module imports at its top all that it needs, for the clock starts after the
+imports; a package that is not installed makes the contestant absent, and so does a function
+``absent()`` that returns a reason. A new contestant is one module and one line of `CONTESTANTS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Literal, Protocol, cast
+
+from benchmarks.case import Case, Served
+
+__all__ = ["BASELINE", "CONTESTANTS", "UNIT", "Entry", "Module", "load", "named"]
+
+Group = Literal["ours", "baseline", "limit"]
+BASELINE = "zip-published"  # ratios are against this one
+UNIT = "whole-decode"  # measures the decode unit, so it always runs
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """One line of the list.
+
+    Attributes
+    ----------
+    name : on the command line and in results; the module has ``_`` for ``-``
+    group : how the table sorts it
+    needs : forms of the data beside the shards, see `benchmarks.derived`
+    share : of the pairs that this one makes; below 1 for what is only there to compare pixels
+    """
+
+    name: str
+    group: Group
+    needs: tuple[str, ...] = ()
+    share: float = 1.0
+
+
+CONTESTANTS = (
+    Entry(name="cpu", group="ours"),
+    Entry(name="dali", group="ours"),
+    Entry(name="dali-cpu", group="ours"),
+    Entry(name="reference", group="ours", share=1 / 32),
+    Entry(name="zip-published", group="baseline", needs=("legacy",)),
+    Entry(name="files", group="baseline", needs=("files",)),
+    Entry(name="ready", group="limit"),
+    Entry(name="read-only", group="limit"),
+    Entry(name="decode-only", group="limit"),
+    Entry(name="whole-decode", group="limit"),
+)
+
+
+class Module(Protocol):
+    """What a contestant's module offers."""
+
+    label: str
+
+    def batches(self, case: Case) -> Iterator[Served]:
+        """Make all planned batches, in order."""
+
+
+def load(name: str) -> Module:
+    """Import a contestant's module."""
+    module = import_module(f"{__name__}.{name.replace('-', '_')}")
+    return cast("Module", module)
+
+
+def named(names: list[str]) -> list[Entry]:
+    """Entries of some names, in the order of the list; all without names.
+
+    Raises
+    ------
+    ValueError : if one is unknown
+    """
+    known = [entry.name for entry in CONTESTANTS]
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ValueError(f"no contestant {', '.join(unknown)}; there are {', '.join(known)}")
+    return [entry for entry in CONTESTANTS if not names or entry.name in names]

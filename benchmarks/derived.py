@@ -1,0 +1,122 @@
+"""What the baselines read: the same JPEG bytes as the shards, as zip and pickle or as files.
+
+Made once for a data set, in a folder named by the SHA-256 of its index, so that files of another
+packing are never taken for these.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from shards.errors import DataError, StorageError
+from shards.format import Manifest, dataset_folders
+from shards.index import Index
+from shards.legacy import export_legacy, legacy_names
+from shards.storage import LocalStorage, Range, storage_error
+
+__all__ = ["FORMS", "crop_path", "ensure", "files_folder", "legacy_folder", "warm"]
+
+FORMS = ("legacy", "files")
+
+
+def _home(derived: Path, manifest: Manifest) -> Path:
+    return derived / f"{manifest.name}-{str(manifest.index['sha256'])[:16]}"
+
+
+def legacy_folder(derived: Path, manifest: Manifest) -> Path:
+    """Folder of a data set's zip and pickle."""
+    return _home(derived, manifest) / "legacy"
+
+
+def files_folder(derived: Path, manifest: Manifest) -> Path:
+    """Folder of a data set's extracted crops."""
+    return _home(derived, manifest) / "files"
+
+
+def crop_path(index: Index, row: int) -> str:
+    """Path of a row's crop below `files_folder`."""
+    return f"{index.key(row)}.jpg"
+
+
+def ensure(data: Path, derived: Path, forms: tuple[str, ...] = FORMS) -> list[Path]:
+    """Make those forms of all data sets at `data` that are not there yet.
+
+    Returns
+    -------
+    every file that contestants read: shards, indexes, zips; of extracted crops the folder
+
+    Raises
+    ------
+    DataError : if there is no packed data set
+    StorageError, BadSample : if something cannot be read or written
+    """
+    folders = dataset_folders(data)
+    if not folders:
+        raise DataError(
+            f"{data}: no packed data set; name one with --data, or make one with "
+            "'python -m benchmarks data'"
+        )
+    read: list[Path] = []
+    for folder in folders:
+        manifest = Manifest.read(folder)
+        read += [folder / shard.name for shard in manifest.shards]
+        read.append(folder / str(manifest.index["name"]))
+        if "legacy" in forms:
+            target = legacy_folder(derived, manifest)
+            zip_name, pickle_name = legacy_names(manifest.name)
+            if not (target / pickle_name).is_file():
+                export_legacy(folder, target)
+            read += [target / zip_name, target / pickle_name]
+        if "files" in forms:
+            target = files_folder(derived, manifest)
+            if not target.is_dir():
+                _extract(folder, manifest, target)
+            read.append(target)
+    return read
+
+
+def _extract(folder: Path, manifest: Manifest, target: Path) -> None:
+    """Write every crop as a file; the folder has its name only when it is complete."""
+    index = Index.checked(folder, manifest)
+    storage = LocalStorage(folder)
+    partial = target.with_name(f"{target.name}.part-{os.getpid()}")
+    try:
+        for row in range(len(index)):
+            at = Range(index.file(row), int(index.offset[row]), int(index.size[row]))
+            path = partial / crop_path(index, row)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            (data,) = storage.read_many([at])
+            path.write_bytes(data)
+        partial.replace(target)
+    except OSError as error:
+        raise storage_error(error, target) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def warm(paths: list[Path], limit_bytes: int) -> int | None:
+    """Read files once, so that every contestant finds them in the page cache.
+
+    Parameters
+    ----------
+    paths : files, and folders of files
+    limit_bytes : more than this is not read
+
+    Returns
+    -------
+    bytes read, or None if there were more than the limit and nothing was read
+    """
+    files = [file for path in paths for file in ([path] if path.is_file() else path.rglob("*.jpg"))]
+    try:
+        total = sum(file.stat().st_size for file in files)
+        if total > limit_bytes:
+            return None
+        for file in files:
+            with file.open("rb", buffering=0) as handle:
+                while handle.read(1 << 20):
+                    pass
+    except OSError as error:
+        raise StorageError(f"{error.filename}: cannot be read: {error.strerror}") from error
+    return total

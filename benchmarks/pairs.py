@@ -1,0 +1,68 @@
+"""The same pairs for every contestant, from the loaders' own plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from benchmarks.case import Case, Served
+from loaders.config import BackendName, PairConfig
+from loaders.loader import PairLoader
+from loaders.sets import DataSets, open_sets
+from loaders.work import Backend, Work, prepare
+
+__all__ = ["drive", "pair_config", "serve_loader", "whole_work", "works"]
+
+
+def pair_config(case: Case, backend: BackendName = "cpu") -> PairConfig:
+    """Configuration of ours for a case: published rule and recipe, uint8 out."""
+    return PairConfig(
+        path=case.data,
+        backend=backend,
+        threads=case.threads,
+        template_px=case.template_px,
+        search_px=case.search_px,
+        seed=case.seed,
+        pairs_per_epoch=max(case.planned_pairs, 1_000_000),
+    )
+
+
+def works(case: Case, sets: DataSets) -> Iterator[Work]:
+    """Plans and drawn parameters of every planned batch."""
+    config = pair_config(case)
+    for start in case.starts():
+        yield prepare(sets, config, 0, start, case.batch_size)
+
+
+def whole_work(case: Case) -> tuple[DataSets, Work]:
+    """Plan every pair of a case at once, for readers of single samples."""
+    sets = open_sets(pair_config(case))
+    return sets, prepare(sets, pair_config(case), 0, 0, case.planned_pairs)
+
+
+def serve_loader(case: Case, backend: BackendName, device: str = "cpu") -> Iterator[Served]:
+    """Batches of `PairLoader`, as training gets them."""
+    config = pair_config(case, backend)
+    with PairLoader(config, device=device, batch_size=case.batch_size) as loader:
+        for _ in case.starts():
+            batch = next(loader)
+            yield Served(batch.sample.tolist(), batch.template, batch.search)
+
+
+def drive(case: Case, backend: Backend, ahead: int = 4) -> Iterator[Served]:
+    """Batches of a backend alone, a few ahead, without a loader around it."""
+    sets = open_sets(pair_config(case))
+    waiting: list[tuple[Work, object]] = []
+    try:
+        for work in works(case, sets):
+            waiting.append((work, backend.start(work)))
+            if len(waiting) > ahead:
+                yield _finish(backend, *waiting.pop(0))
+        while waiting:
+            yield _finish(backend, *waiting.pop(0))
+    finally:
+        backend.close()
+
+
+def _finish(backend: Backend, work: Work, handle: object) -> Served:
+    template, search = backend.finish(handle, timeout_s=300)
+    return Served(work.plan.sample.tolist(), template, search)

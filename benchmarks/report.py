@@ -1,0 +1,96 @@
+"""The README's tables, from the committed results; nothing in them is typed by hand.
+
+A section stands between ``<!-- benchmarks:NAME:begin -->`` and ``<!-- benchmarks:NAME:end -->``.
+Another section is a renderer and a line of `SECTIONS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks import result, table
+from shards.errors import FormatError
+from shards.storage import FolderSink
+
+__all__ = ["SECTIONS", "Section", "loaders_section", "update"]
+
+
+def loaders_section(run: Mapping[str, Any]) -> str:
+    """Table of the loaders, the lines that explain it, and the command that made it."""
+    commit = run["environment"]["commit"]
+    state = " with uncommitted changes" if run["environment"]["uncommitted_changes"] else ""
+    made = f"commit {commit[:10]}{state}" if commit else "a checkout without commits"
+    return "\n\n".join(
+        [
+            table.markdown(table.rows(run)),
+            " ".join(table.header_lines(run)),
+            f"Made by `{run['command']}` at {made}; every repeat is in the JSON.",
+        ]
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Section:
+    """Part of the README: name in the markers, result's file and kind, renderer."""
+
+    name: str
+    file: str
+    kind: str
+    render: Callable[[Mapping[str, Any]], str]
+
+
+SECTIONS = (
+    Section(name="loaders", file="loaders-cpu.json", kind="loaders", render=loaders_section),
+)
+
+
+def update(readme: str, results: Path, where: str) -> str:
+    """Text of a README with all sections made anew.
+
+    Parameters
+    ----------
+    readme : its text
+    results : folder of the committed results
+    where : name of the file, for messages
+
+    Raises
+    ------
+    FormatError : if markers or results are absent or damaged
+    """
+    for section in SECTIONS:
+        begin, end = (f"<!-- benchmarks:{section.name}:{edge} -->" for edge in ("begin", "end"))
+        if readme.count(begin) != 1 or readme.count(end) != 1:
+            raise FormatError(f"{where}: needs the lines '{begin}' and '{end}', once each")
+        before, _, rest = readme.partition(begin)
+        if end not in rest:
+            raise FormatError(f"{where}: '{end}' stands before '{begin}'")
+        after = rest.partition(end)[2]
+        body = section.render(result.read(results / section.file, section.kind))
+        readme = f"{before}{begin}\n{body}\n{end}{after}"
+    return readme
+
+
+def write(path: Path, results: Path, check: bool) -> bool:
+    """Bring a README up to date.
+
+    Parameters
+    ----------
+    path : of the README
+    results : folder of the committed results
+    check : only look
+
+    Returns
+    -------
+    whether it was up to date already
+    """
+    try:
+        old = path.read_text()
+    except OSError as error:
+        raise FormatError(f"{path}: cannot be read: {error.strerror}") from error
+    new = update(old, results, str(path))
+    if new != old and not check:
+        FolderSink(path.parent).write(path.name, new.encode())
+    return new == old

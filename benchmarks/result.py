@@ -1,0 +1,66 @@
+"""The JSON of a run: written complete, read with a check of its schema."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.environment import describe
+from benchmarks.runner import SCHEMA
+from shards.errors import FormatError
+from shards.storage import FolderSink
+
+__all__ = ["read", "start", "write"]
+
+
+def start(kind: str, command: str) -> dict[str, Any]:
+    """First keys of a result.
+
+    Parameters
+    ----------
+    kind : which benchmark
+    command : that repeats it
+    """
+    now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+    return {
+        "schema": SCHEMA,
+        "kind": kind,
+        "made_utc": now.isoformat(),
+        "command": command,
+        "environment": describe(),
+    }
+
+
+def write(path: Path, run: Mapping[str, Any]) -> None:
+    """Write a result; the file appears complete.
+
+    Raises
+    ------
+    StorageError : if it cannot be written
+    """
+    FolderSink(path.parent).write(path.name, json.dumps(run, indent=1).encode() + b"\n")
+
+
+def read(path: Path, kind: str) -> dict[str, Any]:
+    """Read a result.
+
+    Raises
+    ------
+    FormatError : if it is absent, damaged, of another kind or of another schema
+    """
+    again = f"make it again with 'python -m benchmarks {kind} --json {path}'"
+    try:
+        run: dict[str, Any] = json.loads(path.read_bytes())
+        found = run["schema"], run["kind"]
+    except FileNotFoundError as error:
+        raise FormatError(f"{path}: no such result; {again}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise FormatError(f"{path}: not a benchmark result ({error!r}); {again}") from error
+    if found != (SCHEMA, kind):
+        raise FormatError(
+            f"{path}: schema {found[0]} of '{found[1]}', expected {SCHEMA} of '{kind}'; {again}"
+        )
+    return run

@@ -1,0 +1,254 @@
+"""Run contestants side by side and put their figures together.
+
+Method: one fresh process for every contestant and repeat; in every repeat all contestants run
+once, in an order shuffled by counter-based numbers; warm-up batches are dropped; ratios are taken
+within a repeat, where the machine's state is most alike, and then summarised. All figures are of
+the whole process tree, so workers count.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.case import Case
+from benchmarks.contestants import BASELINE, UNIT, Entry
+from benchmarks.proc import Memory, PeakMemory
+from shards.errors import SiamstreamError
+from shards.rng import uniforms
+
+__all__ = ["SCHEMA", "ContestantError", "Outcome", "run_once", "run_rounds", "summary"]
+
+SCHEMA = 1  # of the JSON; raised when a key changes its name or meaning
+_STREAM_ORDER = 1010
+_LIMIT_S = 1800
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+class ContestantError(SiamstreamError):
+    """A contestant failed, or did other work than it was given."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """One run of one contestant; `figures` is empty where it is `absent`, with the reason."""
+
+    label: str = ""
+    absent: str | None = None
+    figures: dict[str, Any] = field(default_factory=dict)
+
+
+def own_case(entry: Entry, case: Case) -> Case:
+    """Case of one contestant: fewer pairs and a short warm-up for the very slow ones."""
+    if entry.share == 1:
+        return case
+    batches = max(1, round(case.batches * entry.share))
+    return replace(case, pairs=batches * case.batch_size, warmup_batches=1)
+
+
+def expected_samples(case: Case) -> str:
+    """SHA-256 that a contestant reports if it handed over the planned samples, in order."""
+    digest = hashlib.sha256()
+    for _, start in zip(range(case.warmup_batches + case.batches), case.starts(), strict=False):
+        digest.update(json.dumps(list(range(start, start + case.batch_size))).encode())
+    return digest.hexdigest()
+
+
+def run_once(entry: Entry, case: Case) -> Outcome:
+    """Run a contestant in a process of its own.
+
+    Raises
+    ------
+    ContestantError : if it fails, takes longer than half an hour, or serves other samples
+    """
+    case = own_case(entry, case)
+    path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
+    command = [sys.executable, "-m", "benchmarks.child", entry.name]
+    with tempfile.TemporaryFile("w+") as errors:
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env={**os.environ, "PYTHONPATH": path},
+        )
+        assert child.stdout is not None
+        timer = threading.Timer(_LIMIT_S, child.kill)
+        timer.start()
+        try:
+            events = _listen(child, case)
+        finally:
+            timer.cancel()
+            child.kill()
+            child.wait()
+            child.stdout.close()
+        if "absent" in events:
+            return Outcome(absent=events["absent"]["reason"])
+        if "result" not in events or "imported" not in events:
+            errors.seek(0)
+            last = " | ".join(errors.read().strip().splitlines()[-3:])
+            reason = events.get("failed", {}).get("reason") or last or "ended without a word"
+            raise ContestantError(f"contestant {entry.name} failed: {reason}")
+    result = events["result"]
+    if result["samples_sha256"] != expected_samples(case):
+        raise ContestantError(
+            f"contestant {entry.name} handed over other samples than were planned; its figures "
+            "would not be comparable"
+        )
+    return Outcome(label=events["imported"]["label"], figures=_figures(events))
+
+
+def _listen(child: subprocess.Popen[str], case: Case) -> dict[str, dict[str, Any]]:
+    """Give the case to a child and collect its events; watches its memory after the imports."""
+    assert child.stdin is not None
+    assert child.stdout is not None
+    events: dict[str, dict[str, Any]] = {}
+    try:
+        child.stdin.write(json.dumps(case.facts()))
+        child.stdin.close()
+    except BrokenPipeError:
+        return events  # it ended at once; what it said on stderr is reported
+    watch: PeakMemory | None = None
+    for line in child.stdout:
+        if not line.startswith("{"):
+            continue  # a library's chatter
+        facts = json.loads(line)
+        events[facts.pop("event")] = facts
+        if "imported" in events and watch is None:
+            watch = PeakMemory(child.pid)
+        if "result" in events and watch is not None:
+            watch.add(Memory(**events["result"]["memory_end"]))
+            peak = watch.stop()
+            events["peak"] = {"own": peak.own, "file_pages": peak.file_pages}
+    if watch is not None:
+        watch.stop()
+    child.wait()
+    return events
+
+
+def _figures(events: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Figures of one run; megabytes are 1e6 bytes."""
+    result, base, peak = events["result"], events["imported"], events["peak"]
+    pairs, wall_s = result["pairs"], result["wall_s"]
+    return {
+        "pairs": pairs,
+        "wall_s": wall_s,
+        "pairs_per_s": pairs / wall_s,
+        "cpu_ms_per_pair": 1e3 * result["cpu_s"] / pairs,
+        "cores_busy": result["cpu_s"] / wall_s,
+        "others_cores_busy": result["others_cpu_s"] / wall_s,
+        "memory_imports_mb": base["own"] / 1e6,
+        "memory_peak_beyond_imports_mb": (peak["own"] - base["own"]) / 1e6,
+        "memory_end_beyond_imports_mb": (result["memory_end"]["own"] - base["own"]) / 1e6,
+        "file_pages_peak_mb": peak["file_pages"] / 1e6,
+        "first_batch_s": result["first_batch_s"],
+        "disk_read_mb": result["disk_read_bytes"] / 1e6,
+        "pixel_type": result["pixel_type"],
+        "search_shape": result["search_shape"],
+    }
+
+
+def shuffled(entries: Sequence[Entry], seed: int, repeat: int) -> list[Entry]:
+    """Order of one repeat."""
+    drawn = uniforms(seed, _STREAM_ORDER, repeat, 0, len(entries), 4)[:, 0]
+    return [entries[i] for i in np.argsort(drawn)]
+
+
+def run_rounds(
+    entries: Sequence[Entry],
+    case: Case,
+    repeats: int,
+    told: Callable[[str], None],
+    once: Callable[[Entry, Case], Outcome] = run_once,
+) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """Run every contestant `repeats` times.
+
+    Parameters
+    ----------
+    entries : contestants; the one that measures the decode unit should be among them
+    case : the work
+    repeats : rounds
+    told : called with a line of progress after each run
+    once : runs a contestant
+
+    Returns
+    -------
+    contestants : ``name``, ``label``, ``group``, ``repeats`` (figures of each) and ``summary``
+    absent : ``name`` and ``reason`` of those that cannot run here
+    """
+    runs: dict[str, list[dict[str, Any]]] = {}
+    labels: dict[str, str] = {}
+    absent: dict[str, str] = {}
+    for repeat in range(repeats):
+        for place, entry in enumerate(shuffled(entries, case.seed, repeat)):
+            if entry.name in absent:
+                continue
+            outcome = once(entry, case)
+            if outcome.absent is not None:
+                absent[entry.name] = outcome.absent
+                told(f"{entry.name}: absent, {outcome.absent}")
+                continue
+            labels[entry.name] = outcome.label
+            figures = {"repeat": repeat, "place": place, **outcome.figures}
+            runs.setdefault(entry.name, []).append(figures)
+            told(
+                f"repeat {repeat + 1}/{repeats}, {entry.name}: "
+                f"{figures['pairs_per_s']:,.1f} pairs/s, {figures['cpu_ms_per_pair']:.2f} CPU ms"
+            )
+    _relate(runs)
+    contestants = [
+        {
+            "name": entry.name,
+            "label": labels[entry.name],
+            "group": entry.group,
+            "repeats": runs[entry.name],
+            "summary": _summaries(runs[entry.name]),
+        }
+        for entry in entries
+        if entry.name in runs
+    ]
+    return contestants, [{"name": name, "reason": reason} for name, reason in absent.items()]
+
+
+def _relate(runs: dict[str, list[dict[str, Any]]]) -> None:
+    """Add what compares runs of one repeat: decode units, ratios to the baseline."""
+
+    def of(name: str, repeat: int) -> dict[str, Any] | None:
+        return next((run for run in runs.get(name, []) if run["repeat"] == repeat), None)
+
+    for own in runs.values():
+        for run in own:
+            unit, baseline = of(UNIT, run["repeat"]), of(BASELINE, run["repeat"])
+            if unit is not None:
+                # two pictures a pair
+                run["decode_units_per_pair"] = 2 * run["cpu_ms_per_pair"] / unit["cpu_ms_per_pair"]
+            if baseline is not None:
+                run["pairs_per_s_ratio"] = run["pairs_per_s"] / baseline["pairs_per_s"]
+                run["cpu_ratio"] = run["cpu_ms_per_pair"] / baseline["cpu_ms_per_pair"]
+
+
+def summary(values: Sequence[float]) -> dict[str, float]:
+    """Median, quartiles and range of some repeats."""
+    q1, median, q3 = np.quantile(values, [0.25, 0.5, 0.75]).tolist()
+    return {"median": median, "q1": q1, "q3": q3, "min": min(values), "max": max(values)}
+
+
+def _summaries(runs: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    numbers = [
+        key
+        for key, value in runs[0].items()
+        if isinstance(value, int | float) and key not in ("repeat", "place")
+    ]
+    return {key: summary([run[key] for run in runs]) for key in numbers}

@@ -1,0 +1,120 @@
+"""Results of ``loaders`` as a table: the same rows for a terminal and for the README."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import Any
+
+__all__ = ["HEADER", "header_lines", "markdown", "rows", "text"]
+
+HEADER = (
+    "contestant",
+    "pairs/s",
+    "x zip-published",
+    "CPU ms a pair",
+    "decode units a pair",
+    "memory MB",
+    "first batch s",
+)
+_GROUPS = {"ours": 0, "peer": 1, "baseline": 2, "limit": 3}
+
+
+def _number(value: float) -> str:
+    """About three digits."""
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+def _spread(summary: Mapping[str, float] | None) -> str:
+    if summary is None:
+        return "-"
+    middle = _number(summary["median"])
+    low, high = _number(summary["min"]), _number(summary["max"])
+    return middle if low == high else f"{middle} ({low} to {high})"
+
+
+def _median(summary: Mapping[str, float] | None) -> str:
+    return "-" if summary is None else _number(summary["median"])
+
+
+def rows(run: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Cells under `HEADER`, sorted by group and then by speed; limits are told by their labels."""
+
+    def order(one: Mapping[str, Any]) -> tuple[int, float]:
+        return _GROUPS.get(one["group"], 9), -one["summary"]["pairs_per_s"]["median"]
+
+    table: list[tuple[str, ...]] = []
+    for one in sorted(run["contestants"], key=order):
+        figures = one["summary"]
+        # a limit that was handed its batches or bytes beforehand has no honest start or memory
+        whole = one["group"] != "limit"
+        table.append(
+            (
+                one["label"],
+                _spread(figures["pairs_per_s"]),
+                _spread(figures.get("pairs_per_s_ratio")),
+                _median(figures["cpu_ms_per_pair"]),
+                _spread(figures.get("decode_units_per_pair")),
+                _median(figures["memory_peak_beyond_imports_mb"]) if whole else "-",
+                _median(figures["first_batch_s"]) if whole else "-",
+            )
+        )
+    return table
+
+
+def header_lines(run: Mapping[str, Any]) -> list[str]:
+    """What a reader must know to read the numbers: machine, data, method."""
+    machine, config, data = run["environment"], run["config"], run["data"]
+    sets = ", ".join(
+        f"{one['name']}: {one['frames']:,} crops of {one['crop_px']}x{one['crop_px']}, quality "
+        f"{one['quality']}, {one['mean_jpeg_kb']:.1f} KB on average"
+        + (" (synthetic)" if one["synthetic"] else "")
+        for one in data["datasets"]
+    )
+    gpus = "".join(f", {name}" for name in machine["gpus"])
+    unit = run["decode_unit_ms"]
+    lines = [
+        f"{machine['cpu']}, {config['threads']} threads or workers on {machine['cores_usable']} "
+        f"usable cores{gpus}; Python {machine['python']}, torch {machine['versions']['torch']}.",
+        f"{sets}.",
+        f"Template {config['template_px']} px, search {config['search_px']} px, batches of "
+        f"{config['batch_size']}; {config['pairs']:,} pairs after {config['warmup_batches']} "
+        f"batches of warm-up, median (smallest to largest) of {run['repeats']} repeat(s), each in "
+        f"a fresh process, in shuffled order, page cache {data['page_cache']}.",
+    ]
+    if unit is not None:
+        lines.append(
+            f"One decode unit is the CPU time of one whole simplejpeg decode of the same crops in "
+            f"the same repeat, {unit['median']:.2f} ms here. Memory is the peak of private and "
+            "shared memory of the process tree beyond the imports (MB = 10^6 bytes)."
+        )
+    others = [one["summary"]["others_cores_busy"]["median"] for one in run["contestants"]]
+    lines.append(f"Other programs kept {median(others):.1f} cores busy meanwhile.")
+    lines += [f"Absent: {one['name']} ({one['reason']})." for one in run["absent"]]
+    return lines
+
+
+def text(cells: Sequence[Sequence[str]], header: Sequence[str] = HEADER) -> str:
+    """Plain columns."""
+    table = [tuple(header), *cells]
+    widths = [max(len(row[i]) for row in table) for i in range(len(header))]
+    lines = []
+    for row in table:
+        first, *others = (
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        lines.append("  ".join([first, *others]).rstrip())
+    return "\n".join(lines)
+
+
+def markdown(cells: Sequence[Sequence[str]], header: Sequence[str] = HEADER) -> str:
+    """A table for the README."""
+    lines = [
+        "| " + " | ".join(header) + " |",
+        "| --- |" + " ---: |" * (len(header) - 1),
+    ]
+    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells]
+    return "\n".join(lines)

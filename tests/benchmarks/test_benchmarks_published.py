@@ -1,0 +1,224 @@
+"""The published baseline: pixels beside the reference backend's, draws beside the recipe's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import synthetic
+import torch
+
+from benchmarks.published import GREY_P, RANGES, CropDraw, apply, draw_crop, map_boxes, normalise
+from loaders.batch import normalise as our_normalise
+from loaders.config import PairConfig
+from loaders.recipe import Augment, Jitter, Params, Recipe
+from loaders.reference import color, crops, decode, warp
+from loaders.sets import open_sets
+from loaders.work import Crops, prepare
+
+COUNT = 6
+PLAIN = Augment(scale=0.18, shift=64.0, keep_aspect=False, flip=0.5)
+
+
+@pytest.fixture(scope="module")
+def corner(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set on the published grid, which the baseline always uses."""
+    folder = tmp_path_factory.mktemp("corner")
+    synthetic.pack(folder, "lasot", sequences=4, frames=6, others=1, grid="corner")
+    return folder
+
+
+def _work(folder: Path, augment: Augment, grey: float = 0.0) -> Any:
+    recipe = Recipe(image_z=augment, image_x=augment, video_z=augment, video_x=augment, grey=grey)
+    config = PairConfig(path=str(folder), recipe=recipe)
+    return prepare(open_sets(config), config, 0, 0, COUNT)
+
+
+def _draw(some: Crops, i: int) -> CropDraw:
+    return _draw_of(some.params, i)
+
+
+def _draw_of(params: Params, i: int) -> CropDraw:
+    """The published form of parameters that our recipe drew."""
+    size = params.region[i, 2:] - params.region[i, :2]
+    shift = params.region[i, :2] + size / 2 - (params.frame_px - 1) / 2
+    scale = size / params.out_px
+    return CropDraw(
+        flip=bool(params.flipped[i]), scale=(scale[0], scale[1]), shift=(shift[0], shift[1])
+    )
+
+
+def _published(some: Crops, i: int, draw: CropDraw) -> np.ndarray:
+    """Its crop in whole grey levels, from the decoder that the reference backend uses."""
+    return _grey_levels(decode(some.read(i)), draw, some.params.out_px)
+
+
+def _grey_levels(picture: np.ndarray, draw: CropDraw, out_px: int = 255) -> np.ndarray:
+    crop = apply(np.ascontiguousarray(picture[:, :, ::-1]), draw, out_px)
+    return np.clip(np.rint(crop.numpy()), 0, 255).astype(int)
+
+
+def _difference(a: np.ndarray, b: np.ndarray) -> tuple[float, int]:
+    gap = np.abs(a.astype(int) - b.astype(int))
+    return float(gap.mean()), int(gap.max())
+
+
+def test_geometry_equals_the_reference_within_one_grey_level(corner: Path) -> None:
+    work = _work(corner, PLAIN)
+    assert work.search.params.flipped.any()
+    assert not work.search.params.flipped.all()
+    for some in (work.template, work.search):
+        expected = crops(some, channels_last=False)
+        for i in range(COUNT):
+            mean, most = _difference(_published(some, i, _draw(some, i)), expected[i])
+            assert most <= 1
+            assert mean < 0.01
+
+
+def test_half_a_pixel_would_be_noticed(corner: Path) -> None:
+    work = _work(corner, PLAIN)
+    expected = crops(work.search, channels_last=False)
+    draw = _draw(work.search, 0)
+    moved = replace(draw, shift=(draw.shift[0] + 0.5, draw.shift[1]))
+    mean, _ = _difference(_published(work.search, 0, moved), expected[0])
+    assert mean > 0.1
+
+
+def test_brightness_and_contrast_equal_the_reference_within_two_grey_levels(corner: Path) -> None:
+    augment = replace(
+        PLAIN, brightness=Jitter(p=1.0, delta=30.0), contrast=Jitter(p=1.0, delta=0.2)
+    )
+    work = _work(corner, augment)
+    some = work.search
+    expected = crops(some, channels_last=False)
+    for i in range(COUNT):
+        gain = some.params.color[i, 0, 0]
+        added = some.params.color[i, 0, 3] / gain
+        draw = replace(_draw(some, i), brightness=added, contrast=gain)
+        # they round before the crop, the reference after: clipped pixels may blend differently
+        mean, most = _difference(_published(some, i, draw), expected[i])
+        assert mean < 0.35
+        assert most <= 3
+
+
+@pytest.mark.parametrize("step", ["hue", "saturation"])
+def test_hsv_steps_go_the_way_of_the_reference(corner: Path, step: str) -> None:
+    """HSV keeps the brightest channel, the linear matrix luma: compared in the chroma plane."""
+    augment = replace(PLAIN, **{step: Jitter(p=1.0, delta=12.0 if step == "hue" else 0.2)})
+    params = _work(corner, augment).search.params
+    vivid = synthetic.picture(8, 446).astype(float)
+    picture = np.rint(0.25 * vivid + 0.75 * vivid.mean(2, keepdims=True)).astype(np.uint8)
+    compared = 0
+    for i in range(COUNT):
+        expected = color(warp(picture, params.frame_from_crop[i], 255), params.color[i])
+        plain = _draw_of(params, i)
+        amount = _hsv_amount(step, params.color[i, :, :3])
+        if abs(amount) < 3 if step == "hue" else abs(np.log(amount)) < 0.05:
+            continue  # below the rounding of HSV in whole numbers
+        compared += 1
+        opposite = -amount if step == "hue" else 1 / amount
+        as_drawn, other_way, without = (
+            _chroma_gap(_grey_levels(picture, draw), expected.transpose(2, 0, 1))
+            for draw in (
+                replace(plain, **{step: amount}),
+                replace(plain, **{step: opposite}),
+                plain,
+            )
+        )
+        assert as_drawn < 0.6 * without < 0.6 * other_way
+    assert compared >= 3
+
+
+_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
+
+
+def _chroma_gap(a: np.ndarray, b: np.ndarray) -> float:
+    """Mean distance of two pictures (3, H, W) in the (I, Q) plane."""
+    inner = np.einsum("ij,jhw->ihw", _YIQ[1:], a.astype(float) - b)
+    return float(np.hypot(*inner).mean())
+
+
+def _hsv_amount(step: str, chroma: np.ndarray) -> float:
+    """Half degrees of hue, or factor of saturation, of a chroma matrix, from its (I, Q) plane."""
+    plane = (_YIQ @ chroma @ np.linalg.inv(_YIQ))[1:, 1:]
+    if step == "saturation":
+        return float(np.sqrt(np.linalg.det(plane)))
+    return float(-np.rad2deg(np.arctan2(plane[1, 0], plane[0, 0])) / 2)
+
+
+def test_boxes_are_those_of_our_plan(corner: Path) -> None:
+    work = _work(corner, PLAIN)
+    some = work.search
+    for i in range(COUNT):
+        row = int(some.rows[i])
+        stored = some.sources[i].index.target_boxes(np.array([row]))
+        six = np.column_stack([stored, [[3.0, 1.0]]]).astype(np.float32)
+        mapped = map_boxes(six, _draw(some, i), some.params.frame_px, some.params.out_px)
+        np.testing.assert_allclose(mapped[0, :4], work.search_box[i], atol=2e-4)
+        np.testing.assert_array_equal(mapped[0, 4:], [3, 1])
+
+
+def test_grey_and_normalisation_are_ours(corner: Path) -> None:
+    work = _work(corner, PLAIN, grey=1.0)
+    expected = our_normalise(torch.from_numpy(crops(work.search, channels_last=False)))
+    for i in range(COUNT):
+        picture = np.ascontiguousarray(decode(work.search.read(i))[:, :, ::-1])
+        crop = apply(picture, _draw(work.search, i), work.search.params.out_px)
+        grey = normalise(crop, grey=True)
+        assert (grey - expected[i]).abs().max() < 1.6 / 255 / 0.224
+
+
+def test_input_is_not_changed() -> None:
+    picture = synthetic.picture(3, 64)
+    before = picture.copy()
+    apply(picture, CropDraw(flip=True, brightness=9.0, hue=4.0, saturation=1.1), 32)
+    np.testing.assert_array_equal(picture, before)
+
+
+# ---- statistics --------------------------------------------------------------------------------
+
+DRAWS = 20_000
+
+
+@pytest.mark.parametrize(("kind", "half"), sorted(RANGES))
+def test_draws_have_the_recipes_statistics(kind: str, half: str) -> None:
+    augment: Augment = getattr(Recipe(), f"{kind}_{half}")
+    rng = np.random.Generator(np.random.PCG64([1, 2]))
+    draws = [draw_crop(RANGES[kind, half], rng) for _ in range(DRAWS)]
+
+    _assert_share([draw.flip for draw in draws], augment.flip)
+    for name, log in (("brightness", 0), ("contrast", 1), ("hue", 0), ("saturation", 1)):
+        jitter: Jitter = getattr(augment, name)
+        values = [getattr(draw, name) for draw in draws]
+        _assert_share([value is not None for value in values], jitter.p)
+        there = np.array([value for value in values if value is not None])
+        _assert_uniform(np.log(there) if log else there, jitter.delta)
+    scale = np.log([draw.scale for draw in draws])
+    shift = np.array([draw.shift for draw in draws])
+    for axis in range(2):
+        _assert_uniform(scale[:, axis], augment.scale)
+        _assert_uniform(shift[:, axis], augment.shift)
+    assert bool(np.all(scale[:, 0] == scale[:, 1])) is augment.keep_aspect
+
+
+def test_grey_has_the_recipes_probability() -> None:
+    assert Recipe().grey == GREY_P
+
+
+def _assert_share(flags: list[bool], p: float) -> None:
+    """Within five standard deviations of the binomial distribution."""
+    assert abs(np.mean(flags) - p) <= 5 * np.sqrt(p * (1 - p) / len(flags))
+
+
+def _assert_uniform(values: np.ndarray, delta: float) -> None:
+    """Uniform in [-delta, delta]: Kolmogorov's distance far inside its 0.1 % bound."""
+    if not len(values):
+        return
+    assert np.abs(values).max() <= delta
+    ordered = np.sort(values)
+    expected = (ordered / delta + 1) / 2
+    steps = np.arange(len(ordered)) / len(ordered)
+    assert np.abs(expected - steps).max() < 1.95 / np.sqrt(len(ordered))

@@ -1,0 +1,332 @@
+"""The runner: fresh processes, fair order, ratios within a repeat, honest failures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import synthetic
+from click.testing import CliRunner, Result
+
+from benchmarks import child, report, result, runner, table
+from benchmarks.case import Case, Served
+from benchmarks.cli import main
+from benchmarks.contestants import BASELINE, CONTESTANTS, UNIT, Entry
+from benchmarks.runner import ContestantError, Outcome, run_once, run_rounds, summary
+from shards.errors import FormatError
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runner")
+    synthetic.pack(folder, "lasot", sequences=3, frames=6)
+    return folder / "lasot"
+
+
+@pytest.fixture(scope="module")
+def compared(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Path]:
+    """One real run of two contestants (and the unit), as a user starts it."""
+    folder = tmp_path_factory.mktemp("result")
+    arguments = (
+        f"loaders --data {data} --derived {folder / 'derived'} --pairs 10 --repeats 1 --workers 1 "
+        f"--batch-size 4 --template-px 127 --only cpu,zip-published --json {folder / 'out.json'}"
+    )
+    return CliRunner().invoke(main, arguments.split()), folder / "out.json"
+
+
+def test_end_to_end_prints_a_table_on_stdout(compared: tuple[Result, Path]) -> None:
+    outcome, _ = compared
+    assert outcome.exit_code == 0, outcome.output
+    head, *lines = outcome.stdout.splitlines()
+    assert head.split()[0] == "contestant"
+    assert "x zip-published" in head
+    assert lines[0].startswith("siamstream cpu")
+    assert lines[1].startswith("zip-published")
+    assert lines[2].startswith("limit: whole decode")
+    assert "repeat 1/1" in outcome.stderr
+    assert "repeat 1/1" not in outcome.stdout
+
+
+def test_end_to_end_json(compared: tuple[Result, Path], data: Path) -> None:
+    run = result.read(compared[1], "loaders")
+    assert run["schema"] == 1
+    assert run["command"].startswith("python -m benchmarks")
+    assert run["config"] == {
+        "data": str(data),
+        "derived": str(compared[1].parent / "derived"),
+        "pairs": 12,  # 10, in whole batches
+        "warmup_batches": 6,
+        "batch_size": 4,
+        "threads": 1,
+        "template_px": 127,
+        "search_px": 255,
+        "seed": 7,
+    }
+    assert {"cpu", "cores_usable", "versions", "commit", "python", "gpus"} <= set(
+        run["environment"]
+    )
+    (facts,) = run["data"]["datasets"]
+    assert (facts["name"], facts["frames"], facts["quality"]) == ("lasot", 18, 90)
+    assert facts["mean_jpeg_kb"] > 1
+    assert run["data"]["encoded_kb_per_pair"] == pytest.approx(2 * facts["mean_jpeg_kb"], rel=0.3)
+    assert [one["name"] for one in run["contestants"]] == ["cpu", "zip-published", "whole-decode"]
+    for one in run["contestants"]:
+        (repeat,) = one["repeats"]
+        assert repeat["pairs"] == 12
+        assert repeat["pairs_per_s"] == pytest.approx(12 / repeat["wall_s"])
+        assert repeat["first_batch_s"] > 0
+        assert repeat["memory_imports_mb"] > 10
+        assert one["summary"]["pairs_per_s"]["median"] == repeat["pairs_per_s"]
+        assert 0 <= repeat["place"] < 3
+    ours, published, _ = run["contestants"]
+    assert ours["repeats"][0]["pixel_type"] == "uint8"
+    assert published["repeats"][0]["pixel_type"] == "float32"
+    assert published["repeats"][0]["search_shape"] == [4, 3, 255, 255]
+    assert published["repeats"][0]["pairs_per_s_ratio"] == 1
+
+
+def test_a_result_makes_the_readmes_table_and_check_sees_when_it_is_stale(
+    compared: tuple[Result, Path], tmp_path: Path
+) -> None:
+    results, readme = tmp_path / "results", tmp_path / "README.md"
+    results.mkdir()
+    (results / "loaders-cpu.json").write_bytes(compared[1].read_bytes())
+    begin, end = "<!-- benchmarks:loaders:begin -->", "<!-- benchmarks:loaders:end -->"
+    readme.write_text(f"# Top\n\n{begin}\nold\n{end}\n\nbottom\n")
+    arguments = ["report", "--readme", str(readme), "--results", str(results)]
+    cli = CliRunner()
+
+    stale = cli.invoke(main, [*arguments, "--check"])
+    assert stale.exit_code == 1
+    assert "stale" in stale.stderr
+    assert "old" in readme.read_text()
+
+    assert cli.invoke(main, arguments).exit_code == 0
+    text = readme.read_text()
+    assert text.startswith(f"# Top\n\n{begin}\n| contestant | pairs/s |")
+    assert text.endswith(f"{end}\n\nbottom\n")
+    assert "siamstream cpu, uint8" in text
+    assert "python -m benchmarks" in text
+    assert "1 threads or workers" in text
+    assert cli.invoke(main, [*arguments, "--check"]).exit_code == 0
+
+    run = json.loads(compared[1].read_text())
+    run["contestants"][0]["summary"]["pairs_per_s"]["median"] *= 2
+    (results / "loaders-cpu.json").write_text(json.dumps(run))
+    assert cli.invoke(main, [*arguments, "--check"]).exit_code == 1
+    readme.write_text(text.replace("siamstream cpu", "by hand"))
+    assert cli.invoke(main, [*arguments, "--check"]).exit_code == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "no markers",
+        "<!-- benchmarks:loaders:end --><!-- benchmarks:loaders:begin -->",
+        "<!-- benchmarks:loaders:begin -->" * 2 + "<!-- benchmarks:loaders:end -->",
+    ],
+)
+def test_missing_markers_are_an_error(tmp_path: Path, text: str) -> None:
+    (tmp_path / "README.md").write_text(text)
+    with pytest.raises(FormatError, match="benchmarks:loaders"):
+        report.write(tmp_path / "README.md", tmp_path, check=False)
+    assert (tmp_path / "README.md").read_text() == text
+
+
+def test_results_of_other_kinds_and_schemas_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    for text in (
+        "{",
+        "[]",
+        "{}",
+        '{"schema": 99, "kind": "loaders"}',
+        '{"schema": 1, "kind": "x"}',
+    ):
+        path.write_text(text)
+        with pytest.raises(FormatError, match=r"make it again with"):
+            result.read(path, "loaders")
+    with pytest.raises(FormatError, match="no such result"):
+        result.read(tmp_path / "none.json", "loaders")
+
+
+# ---- rounds, with contestants that are made up --------------------------------------------------
+
+CASE = Case(data="d", derived="e", pairs=8, batch_size=4, warmup_batches=2)
+SPEED = {"cpu": 400.0, BASELINE: 100.0, UNIT: 800.0, "files": 250.0}
+
+
+def _figures(pairs_per_s: float) -> dict[str, Any]:
+    return {
+        "pairs_per_s": pairs_per_s,
+        "cpu_ms_per_pair": 2000 / pairs_per_s,
+        "memory_peak_beyond_imports_mb": 50.0,
+        "first_batch_s": 0.1,
+        "pixel_type": "uint8",
+    }
+
+
+def _entries(*names: str) -> list[Entry]:
+    return [entry for entry in CONTESTANTS if entry.name in names]
+
+
+def test_ratios_are_taken_within_a_repeat() -> None:
+    calls: list[str] = []
+
+    def once(entry: Entry, _: Case) -> Outcome:
+        calls.append(entry.name)
+        slower = (1.0, 0.25, 0.5)[(len(calls) - 1) // 3]  # the machine's mood of that repeat
+        return Outcome(label=entry.name, figures=_figures(SPEED[entry.name] * slower))
+
+    entries = _entries("cpu", BASELINE, UNIT)
+    contestants, absent = run_rounds(entries, CASE, 3, lambda _: None, once)
+    assert absent == []
+    cpu = contestants[0]
+    assert [run["repeat"] for run in cpu["repeats"]] == [0, 1, 2]
+    assert {run["pairs_per_s_ratio"] for run in cpu["repeats"]} == {4.0}
+    assert {run["cpu_ratio"] for run in cpu["repeats"]} == {0.25}
+    assert {run["decode_units_per_pair"] for run in cpu["repeats"]} == {4.0}
+    assert cpu["summary"]["pairs_per_s"] == {
+        "median": 200, "q1": 150, "q3": 300, "min": 100, "max": 400
+    }  # fmt: skip
+    assert sorted(calls[:3]) == sorted(calls[3:6]) == sorted(entry.name for entry in entries)
+    rows = table.rows({"contestants": contestants})
+    assert rows[0] == (
+        "cpu", "200 (100 to 400)", "4.00", "10.0", "4.00", "50.0", "0.10"
+    )  # fmt: skip
+    assert rows[-1][0] == UNIT
+    assert rows[-1][-2:] == ("-", "-")
+
+
+def test_without_baseline_or_unit_there_are_no_ratios() -> None:
+    def once(entry: Entry, _: Case) -> Outcome:
+        return Outcome(label=entry.name, figures=_figures(SPEED[entry.name]))
+
+    (files,), _ = run_rounds(_entries("files"), CASE, 1, lambda _: None, once)
+    assert "pairs_per_s_ratio" not in files["summary"]
+    ((_, _, ratio, _, units, _, _),) = table.rows({"contestants": [files]})
+    assert ratio == units == "-"
+
+
+def test_absent_contestants_are_named_once_and_not_tried_again() -> None:
+    tried: list[str] = []
+
+    def once(entry: Entry, _: Case) -> Outcome:
+        tried.append(entry.name)
+        if entry.name == "dali":
+            return Outcome(absent="needs a CUDA device")
+        return Outcome(label=entry.name, figures=_figures(100.0))
+
+    entries = _entries("cpu", "dali")
+    contestants, absent = run_rounds(entries, CASE, 3, lambda _: None, once)
+    assert [one["name"] for one in contestants] == ["cpu"]
+    assert absent == [{"name": "dali", "reason": "needs a CUDA device"}]
+    assert tried.count("dali") == 1
+    assert tried.count("cpu") == 3
+
+
+def test_order_is_shuffled_by_repeat_and_seed_and_can_be_repeated() -> None:
+    orders = {
+        (seed, repeat): tuple(e.name for e in runner.shuffled(CONTESTANTS, seed, repeat))
+        for seed in range(3)
+        for repeat in range(3)
+    }
+    assert len(set(orders.values())) > 6
+    assert all(set(order) == {e.name for e in CONTESTANTS} for order in orders.values())
+    again = tuple(e.name for e in runner.shuffled(CONTESTANTS, 1, 2))
+    assert again == orders[1, 2]
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 6])
+def test_summary_against_sorting(count: int) -> None:
+    values = [((7 * i) % 11) / 3 for i in range(count)]
+    ordered = sorted(values)
+    found = summary(values)
+    middle = (ordered[(count - 1) // 2] + ordered[count // 2]) / 2
+    assert found["median"] == pytest.approx(middle)
+    assert (found["min"], found["max"]) == (ordered[0], ordered[-1])
+    assert found["min"] <= found["q1"] <= found["median"] <= found["q3"] <= found["max"]
+
+
+def test_slow_contestants_get_fewer_pairs() -> None:
+    case = Case(data="d", derived="e", pairs=1024, batch_size=32)
+    (slow,) = _entries("reference")
+    assert runner.own_case(slow, case).pairs == 32
+    assert runner.own_case(_entries("cpu")[0], case) == case
+
+
+# ---- one contestant -----------------------------------------------------------------------------
+
+
+class _Counting:
+    """A contestant that makes numbers; `skip` leaves one batch out."""
+
+    label = "counting"
+
+    def __init__(self, skip: int | None = None) -> None:
+        self.closed, self._skip = False, skip
+
+    def batches(self, case: Case) -> Any:
+        try:
+            for start in case.starts():
+                if start != self._skip:
+                    pixels = np.zeros((case.batch_size, 3, 2, 2), np.uint8)
+                    yield Served(list(range(start, start + case.batch_size)), pixels, pixels)
+        finally:
+            self.closed = True
+
+
+def test_measure_counts_pairs_after_the_warmup_and_closes() -> None:
+    module = _Counting()
+    found = child.measure(module, CASE)
+    assert found["pairs"] == 8
+    assert found["search_shape"] == [4, 3, 2, 2]
+    assert found["samples_sha256"] == runner.expected_samples(CASE)
+    assert module.closed
+
+
+def test_a_skipped_batch_changes_the_fingerprint() -> None:
+    found = child.measure(_Counting(skip=4), CASE)
+    assert found["samples_sha256"] != runner.expected_samples(CASE)
+
+
+def test_a_contestant_that_fails_is_reported_in_its_own_words(tmp_path: Path) -> None:
+    case = Case(data=str(tmp_path), derived=str(tmp_path), pairs=4, batch_size=4)
+    with pytest.raises(
+        ContestantError, match=r"read-only failed: .*no packed data set|no manifest"
+    ):
+        run_once(_entries("read-only")[0], case)
+
+
+def test_an_unknown_module_makes_a_contestant_absent() -> None:
+    outcome = run_once(Entry(name="not-there", group="baseline"), CASE)
+    assert outcome.absent is not None
+    assert "not installed" in outcome.absent
+
+
+# ---- command line -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["data", "loaders", "limits", "report"])
+def test_help_ends_with_an_example(command: str) -> None:
+    outcome = CliRunner().invoke(main, [command, "--help"])
+    assert outcome.exit_code == 0
+    *_, last = outcome.stdout.strip().split("\n\n")
+    assert last.strip().startswith(f"Example: python -m benchmarks {command}")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["loaders --pairs 0", "loaders --only nobody", "data --gb 0", "limits --batches 0", "nonsense"],
+)
+def test_usage_errors_exit_2(arguments: str) -> None:
+    assert CliRunner().invoke(main, arguments.split()).exit_code == 2
+
+
+def test_no_data_is_one_line_and_exit_1(tmp_path: Path) -> None:
+    outcome = CliRunner().invoke(main, ["loaders", "--data", str(tmp_path / "none")])
+    assert outcome.exit_code == 1
+    assert len(outcome.stderr.strip().splitlines()) == 1
+    assert "none" in outcome.stderr

@@ -1,0 +1,340 @@
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+from train_fakes import FakeLoader, use_fakes
+
+import train
+from configs import strict
+from tracker.training.checkpoint import read
+from tracker.training.config import TrainConfig
+
+ROOT = Path(train.__file__).parent
+KEYS = [
+    "step", "epoch", "samples", "loss", "cm_cls", "cm_reg", "fm_cls", "fm_reg", "lr",
+    "pairs_per_s", "data_wait_share",
+]  # fmt: skip
+STEPS = 10  # of 4 an epoch
+
+
+@pytest.fixture(autouse=True)
+def _torch_is_left_as_it_was(monkeypatch):
+    state, threads = torch.get_rng_state(), torch.get_num_threads()
+    for name in ("RANK", "WORLD_SIZE", "FAKE_FAIL", "FAKE_SLOW"):
+        monkeypatch.delenv(name, raising=False)
+    yield
+    torch.set_rng_state(state)
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def start(tmp_path, monkeypatch):
+    """Run train.py with the fakes; the defaults can be overridden by later --set."""
+    use_fakes(monkeypatch.setattr)
+    (tmp_path / "tiny.yaml").write_text(
+        "data: {pairs_per_epoch: 18}\n"
+        "train:\n  batch_size: 4\n  warmup_steps: 6\n  lr: 0.5\n  momentum: 0.9\n"
+        "  threads: 1\n  log_every: 3\n  checkpoint_every: 0\n  epochs: 9\n"
+    )
+    monkeypatch.chdir(tmp_path)
+
+    def start(*arguments, code=0):
+        result = CliRunner().invoke(train.main, ["--config", "tiny.yaml", *map(str, arguments)])
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert result.exit_code == code, result.output
+        return result
+
+    return start
+
+
+def metrics(out, *, times=False):
+    lines = [json.loads(line) for line in (Path(out) / "metrics.jsonl").read_text().splitlines()]
+    return [
+        {k: v for k, v in line.items() if times or k not in ("pairs_per_s", "data_wait_share")}
+        for line in lines
+    ]
+
+
+def same(a, b):
+    """Whether two checkpoints' values are equal, tensors bit for bit."""
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+
+def test_a_run_leaves_its_records(start):
+    result = start("--steps", STEPS, "--data", "somewhere")
+    out = Path("runs/tiny")
+    lines = metrics(out, times=True)
+    assert [line["step"] for line in lines] == [3, 6, 9, 10]
+    assert [line["epoch"] for line in lines] == [0, 1, 2, 2]
+    assert [line["samples"] for line in lines] == [12, 24, 36, 40]
+    assert all(list(line) == KEYS for line in lines)
+    assert lines[0]["lr"] == pytest.approx(0.5 * (1 - (1 - 2 / 6) * 29 / 30))
+    assert lines[-1]["lr"] == 0.5
+    names = {path.name for path in out.iterdir()}
+    assert names == {
+        "config.yaml", "run.json", "metrics.jsonl", "tensorboard", "latest.pth",
+        "epoch_1.pth", "epoch_2.pth", "step_00000010.pth",
+    }  # fmt: skip
+    assert strict.load(train.RunConfig, out / "config.yaml").data.path == "somewhere"
+    assert "not on disk: coco" in (out / "config.yaml").read_text()
+    record = json.loads((out / "run.json").read_text())
+    assert record["init"] == {"source": "fake weights", "warning": None}
+    assert record["data"]["datasets"]["lasot"]["index_sha256"] == "a"
+    assert record["world_size"] == 1
+    assert record["versions"]["torch"] == torch.__version__.split("+")[0]
+    for text in (
+        "from the start, to step 10", "first weights: fake weights",
+        "Warning: no coco: going on with lasot 1", "Done: 10 steps",
+    ):  # fmt: skip
+        assert text in result.stdout
+    assert result.stderr == ""
+
+
+def test_a_line_of_metrics_is_the_mean_of_its_steps(start):
+    start("--steps", 6, "--out", "each", "--set", "train.log_every=1")
+    start("--steps", 6, "--out", "three")
+    each, three = metrics("each"), metrics("three")
+    for name in KEYS[3:8]:
+        means = [sum(line[name] for line in each[i : i + 3]) / 3 for i in (0, 3)]
+        assert [line[name] for line in three] == pytest.approx(means, rel=1e-6)
+
+
+@pytest.mark.parametrize("stop", range(1, STEPS))
+def test_stopped_at_any_step_and_resumed_nothing_differs(start, stop):
+    start("--steps", STEPS, "--out", "whole")
+    start("--steps", stop, "--out", "parts")
+    result = start("--steps", STEPS, "--out", "parts")
+    assert f"going on after step {stop}, to step {STEPS}" in result.stdout
+    assert same(read(Path("whole/latest.pth")), read(Path("parts/latest.pth")))
+    whole = metrics("whole")
+    assert [line for line in metrics("parts") if line["step"] in (3, 6, 9, 10)] == whole
+
+
+def test_killed_between_checkpoints_the_lines_since_are_made_again(start, monkeypatch):
+    start("--steps", STEPS, "--out", "whole", "--set", "train.checkpoint_every=3")
+    monkeypatch.setenv("FAKE_FAIL", "0:7:bug")
+    with pytest.raises(ZeroDivisionError):
+        start("--out", "parts", "--set", "train.checkpoint_every=3")
+    assert read(Path("parts/latest.pth"))["meta"]["step"] == 6
+    with Path("parts/metrics.jsonl").open("a") as file:
+        file.write('{"step": 7, "loss": 1}\n{"st')
+    monkeypatch.delenv("FAKE_FAIL")
+    start("--steps", STEPS, "--out", "parts", "--set", "train.checkpoint_every=3")
+    assert same(read(Path("whole/latest.pth")), read(Path("parts/latest.pth")))
+    assert metrics("parts") == metrics("whole")
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
+def test_a_signal_ends_the_step_and_writes_a_checkpoint(start, monkeypatch, name, code):
+    start("--steps", STEPS, "--out", "whole")
+    monkeypatch.setenv("FAKE_FAIL", f"0:4:{name}")
+    result = start("--out", "parts", code=code)
+    assert f"Stopped by {name} after step 6" in result.stderr
+    monkeypatch.delenv("FAKE_FAIL")
+    start("--steps", STEPS, "--out", "parts")
+    assert same(read(Path("whole/latest.pth")), read(Path("parts/latest.pth")))
+
+
+def test_checkpoints_between_epochs_are_those_asked_for(start):
+    start("--steps", 7, "--set", "train.checkpoint_every=2", "--set", "train.keep=9")
+    names = {path.name for path in Path("runs/tiny").glob("*_*.pth")}
+    assert names == {"epoch_1.pth", *(f"step_0000000{n}.pth" for n in (2, 6, 7))}
+
+
+def test_time_makes_checkpoints_too_and_changes_nothing_else(start):
+    start("--steps", 6, "--out", "whole")
+    start("--steps", 6, "--out", "often", "--set", "train.checkpoint_minutes=1e-9")
+    names = {path.name for path in Path("often").glob("*_*.pth")}
+    assert names == {"epoch_1.pth", "step_00000005.pth", "step_00000006.pth"}
+    assert metrics("often") == metrics("whole")
+
+
+def test_a_damaged_newest_checkpoint_falls_back_with_a_warning(start):
+    start("--steps", STEPS, "--out", "whole")
+    start("--steps", STEPS, "--out", "parts")
+    Path("parts/step_00000010.pth").write_bytes(b"half")
+    result = start("--steps", STEPS, "--out", "parts")
+    assert "Warning: parts/step_00000010.pth: damaged" in result.stderr
+    assert "going on after step 8" in result.stdout
+    assert same(read(Path("whole/latest.pth")), read(Path("parts/latest.pth")))
+
+
+def test_a_finished_run_says_so(start):
+    start("--steps", 5)
+    before = Path("runs/tiny/metrics.jsonl").read_bytes()
+    assert start("--steps", 5).stdout == "runs/tiny: finished, 5 steps of 5 are done.\n"
+    assert "finished, 5 steps of 3 are done" in start("--steps", 3).stdout
+    assert Path("runs/tiny/metrics.jsonl").read_bytes() == before
+
+
+def test_steps_end_with_the_epochs(start):
+    result = start("--steps", 1000, "--set", "train.epochs=2")
+    assert "Done: 8 steps" in result.stdout
+    assert "finished, 8 steps of 8" in start("--set", "train.epochs=2").stdout
+    assert "going on after step 8, to step 12" in start("--set", "train.epochs=3").stdout
+
+
+def test_another_configuration_in_the_folder_is_refused(start):
+    start("--steps", 5)
+    result = start("--set", "train.lr=0.25", "--set", "data.seed=8", code=1)
+    assert result.stderr == (
+        "Error: runs/tiny/step_00000005.pth is of another configuration: data.seed was 7, now 8; "
+        "train.lr was 0.5, now 0.25; give another --out, or the same configuration\n"
+    )
+    free = ["data.path=x", "data.threads=3", "data.prefetch=9", "train.log_every=1"]
+    free += ["train.threads=2", "train.checkpoint_every=3", "train.keep=1"]
+    free += ["train.checkpoint_minutes=3"]
+    start("--steps", 6, *(part for key in free for part in ("--set", key)))
+    assert metrics("runs/tiny")[-1]["step"] == 6
+
+
+def test_the_keys_that_may_differ_exist():
+    assert set(train.FREE_KEYS) <= set(strict.flat(strict.dump(train.RunConfig())))
+
+
+def test_resume_never_and_from_a_path(start):
+    start("--steps", 5)
+    assert "holds a run of 5 steps" in start("--resume", "never", code=1).stderr
+    start("--steps", 8, "--out", "other", "--resume", "runs/tiny/latest.pth")
+    start("--steps", 8, "--out", "whole", "--resume", "never")
+    assert same(read(Path("whole/latest.pth")), read(Path("other/latest.pth")))
+    result = start("--resume", "none.pth", code=1)
+    assert result.stderr == "Error: none.pth: no such checkpoint\n"
+
+
+def test_a_resumed_run_keeps_the_warning_of_its_first_weights(start, monkeypatch):
+    report = train.InitReport(source="random", warning="no ImageNet weights")
+    monkeypatch.setattr(train, "initialise", lambda model, config: report)
+    start("--steps", 2)
+
+    def forbidden(model, config):
+        raise AssertionError("a resumed run needs no first weights")
+
+    monkeypatch.setattr(train, "initialise", forbidden)
+    assert "Warning: no ImageNet weights" in start("--steps", 3).stdout
+    record = json.loads(Path("runs/tiny/run.json").read_text())
+    assert record["init"]["warning"] == "no ImageNet weights"
+    assert [one["step"] for one in record["starts"]] == [0, 2]
+
+
+def test_other_data_are_refused(start, monkeypatch):
+    start("--steps", 2)
+    monkeypatch.setattr(FakeLoader, "data", "b")
+    assert start("--steps", 3, code=1).stderr == "Error: these are other data\n"
+
+
+def test_data_of_another_grid_are_refused(start, monkeypatch):
+    monkeypatch.setattr(FakeLoader, "grid", "corner")
+    result = start(code=1)
+    assert result.stderr.startswith("Error: the data are of the grid 'corner' and model.grid is")
+    assert not Path("runs").exists()
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_before_a_checkpoint(start, monkeypatch):
+    monkeypatch.setenv("FAKE_FAIL", "0:6:nan")
+    result = start("--set", "train.log_every=100", code=1)
+    assert re.match(r"Error: the loss is not finite in steps 1 to 8: loss nan", result.stderr)
+    assert [path.name for path in Path("runs/tiny").glob("*_*.pth")] == ["epoch_1.pth"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--steps", "0"], 2, "Invalid value for '--steps'"),
+        (["--step-s", "1"], 2, "No such option"),
+        (["extra"], 2, "unexpected extra argument"),
+        (["--set", "train.epoch=1"], 1, "--set train.epoch: unknown key; did you mean 'epochs'?"),
+        (["--set", "train.lr=0"], 1, "--set train.lr: should be greater than 0, got 0"),
+        (["--set", "data.search_px=127"], 1, "data.search_px are 255 and 127"),
+        (["--set", "train.batch_size=19"], 1, "is larger than data.pairs_per_epoch 18"),
+        (["--set", "train.amp=fp16"], 1, "train.amp 'fp16' needs a CUDA device"),
+        (["--config", "spm.yaml"], 1, "spm.yaml: no such config file; shipped are"),
+    ],
+)
+def test_bad_input_is_a_clear_line(start, monkeypatch, arguments, code, message):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    result = start(*arguments, code=code)
+    assert message in result.stderr
+    assert result.stdout == ""
+    if code == 1:
+        assert result.stderr.startswith("Error: ")
+        assert result.stderr.count("\n") == 1
+
+
+def test_without_data_the_error_says_how_to_get_some(start, monkeypatch):
+    monkeypatch.undo()
+    result = CliRunner().invoke(train.main, ["--config", "spm_alexnet.yaml", "--data", "/no/data"])
+    assert result.exit_code == 1
+    assert result.stderr.count("\n") == 1
+    assert "python -m packer lasot" in result.stderr
+    assert "python -m packer demo" in result.stderr
+
+
+def test_help_ends_with_an_example(start):
+    result = start("--help")
+    assert result.stdout.rstrip().endswith("--steps 100")
+    for option in ("--config", "--data", "--out", "--steps", "--set", "--resume"):
+        assert option in result.stdout
+
+
+def test_the_shipped_configuration_is_the_published_one():
+    config = strict.load(train.RunConfig, "spm_alexnet.yaml")
+    assert config == train.RunConfig()
+    assert config.train == TrainConfig(
+        epochs=50, batch_size=32, lr=0.01, momentum=0.0, weight_decay=1e-4, warmup_steps=100,
+        warmup_divisor=30, lr_steps=(25, 45), lr_decay=0.1, heads_only_epochs=1, clip_norm=20,
+    )  # fmt: skip
+    assert config.data.weights == {"coco": 0.15, "got10k": 0.3, "lasot": 0.3, "trackingnet": 0.25}
+    assert config.data.pairs_per_epoch == 320_000
+
+
+def test_every_default_of_a_run_can_be_dumped_and_loaded(tmp_path):
+    (tmp_path / "c.yaml").write_text(strict.dump(train.RunConfig()))
+    assert strict.load(train.RunConfig, tmp_path / "c.yaml") == train.RunConfig()
+
+
+def test_nothing_imports_train():
+    pattern = re.compile(r"^\s*(?:import|from)\s+train\b(?!\.)", re.MULTILINE)
+    packages = ("configs", "shards", "packer", "loaders", "tracker", "benchmarks")
+    files = [path for name in packages for path in (ROOT / name).rglob("*.py")]
+    assert files
+    assert not [str(path) for path in files if pattern.search(path.read_text(encoding="utf-8"))]
+
+
+def test_it_stays_readable():
+    lines = Path(train.__file__).read_text(encoding="utf-8").splitlines()
+    assert len(lines) < 350
+
+
+@pytest.mark.slow
+def test_the_real_model_trains_and_resumes_on_packed_data(packed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(packed / "lasot", "shards/lasot")
+
+    def start(out, steps):
+        small = ["model.width=0.05", "model.init=random", "train.batch_size=4", "train.threads=1"]
+        small += ["data.pairs_per_epoch=12", "train.log_every=1", "data.backend=cpu"]
+        arguments = ["--config", "spm_alexnet.yaml", "--data", "shards", "--out", out]
+        arguments += ["--steps", str(steps), *(p for key in small for p in ("--set", key))]
+        result = CliRunner().invoke(train.main, arguments)
+        assert result.exit_code == 0, result.output
+        return result
+
+    result = start("whole", 5)
+    assert "Warning: no coco, got10k, trackingnet in shards" in result.stdout
+    start("parts", 2)
+    start("parts", 5)
+    assert metrics("whole") == metrics("parts")
+    assert [line["epoch"] for line in metrics("whole")] == [0, 0, 0, 1, 1]
+    whole, parts = read(Path("whole/latest.pth")), read(Path("parts/latest.pth"))
+    whole["meta"].pop("config"), parts["meta"].pop("config")
+    assert same(whole, parts)

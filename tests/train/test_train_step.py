@@ -1,0 +1,149 @@
+import copy
+
+import pytest
+import torch
+from train_fakes import TinyModel
+
+from configs.strict import ConfigError
+from tracker.training.config import TrainConfig
+from tracker.training.schedule import learning_rate
+from tracker.training.step import Stepper
+
+CPU = torch.device("cpu")
+
+
+def inputs(seed: int) -> dict:
+    generator = torch.Generator().manual_seed(seed)
+    box = torch.rand(6, 4, generator=generator) * 8
+    return {
+        "template": torch.randn(6, 3, 8, 8, generator=generator),
+        "search": torch.randn(6, 3, 8, 8, generator=generator),
+        "template_box": box,
+        "search_box": box,
+        "positive": torch.tensor([True, False] * 3),
+        "sample": torch.arange(6),
+        "epoch": 0,
+    }
+
+
+def oracle(model, config, epochs):
+    """The published update written out: norm over all gradients, then p -= lr * (g + wd * p)."""
+    losses = []
+    speed = {}
+    previous = None
+    for step, epoch in enumerate(epochs):
+        heads = epoch < config.heads_only_epochs
+        if heads != previous:
+            speed, previous = {}, heads
+        model.zero_grad()
+        terms = model(**inputs(step))
+        loss = sum(terms.values())
+        loss.backward()
+        norm = sum(p.grad.double().square().sum() for p in model.parameters()).sqrt()
+        factor = min(1.0, config.clip_norm / (float(norm) + 1e-6))
+        with torch.no_grad():
+            for name, p in model.named_parameters():
+                if heads and name.startswith("z_net."):
+                    continue
+                decay = 0.0 if name.endswith("bias") else config.weight_decay
+                change = p.grad * factor + decay * p
+                speed[name] = change + config.momentum * speed.get(name, 0.0)
+                p -= learning_rate(config, step, epoch) * speed[name]
+        losses.append(float(loss.detach()))
+    return losses
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("clip_norm", [0.3, 1e6])
+def test_steps_are_the_published_update(momentum, clip_norm):
+    config = TrainConfig(
+        lr=0.5, warmup_steps=3, weight_decay=0.1, momentum=momentum, clip_norm=clip_norm
+    )
+    epochs = [0, 0, 0, 1, 1, 1]
+    model = TinyModel(1)
+    twin = copy.deepcopy(model)
+    torch.manual_seed(0)
+    want = oracle(twin, config, epochs)
+    torch.manual_seed(0)
+    stepper = Stepper(model, config, CPU)
+    got = [float(stepper(inputs(i), i, e)["loss"]) for i, e in enumerate(epochs)]
+    assert got == pytest.approx(want, rel=1e-5)
+    for a, b in zip(model.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_the_backbone_rests_in_epoch_0_but_counts_for_the_norm():
+    model = TinyModel(1)
+    before = copy.deepcopy(model.state_dict())
+    stepper = Stepper(model, TrainConfig(lr=1.0, warmup_steps=0, clip_norm=0.01), CPU)
+    stepper(inputs(0), 0, 0)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]) == name.startswith("z_net."), name
+    norm = torch.stack([p.grad.square().sum() for p in model.parameters()]).sum().sqrt()
+    assert float(norm) == pytest.approx(0.01, rel=1e-3)
+    assert any(p.grad.abs().sum() > 0 for p in model.z_net.parameters())
+
+
+def test_losses_are_named_detached_and_add_up():
+    losses = Stepper(TinyModel(1), TrainConfig(), CPU)(inputs(0), 0, 0)
+    assert list(losses) == ["loss", "cm_cls", "cm_reg", "fm_cls", "fm_reg"]
+    assert not any(value.requires_grad for value in losses.values())
+    assert float(losses["loss"]) == pytest.approx(sum(map(float, list(losses.values())[1:])))
+
+
+def test_no_limit_of_the_norm_if_null():
+    model = TinyModel(1)
+    Stepper(model, TrainConfig(clip_norm=None), CPU)(inputs(0), 0, 0)
+    free = [p.grad.clone() for p in model.parameters()]
+    other = TinyModel(1)
+    torch.manual_seed(0)
+    Stepper(other, TrainConfig(clip_norm=1e-3), CPU)(inputs(0), 0, 0)
+    assert sum(float(g.square().sum()) for g in free) > 1e-2
+    assert sum(float(p.grad.square().sum()) for p in other.parameters()) < 1e-5
+
+
+def test_bf16_runs_the_model_in_half_precision():
+    model = TinyModel(1)
+    seen = []
+    model.cm_head.register_forward_hook(lambda module, given, out: seen.append(out.dtype))
+    Stepper(model, TrainConfig(amp="bf16"), CPU)(inputs(0), 0, 0)
+    Stepper(model, TrainConfig(), CPU)(inputs(0), 0, 0)
+    assert seen == [torch.bfloat16, torch.float32]
+    assert all(p.grad.dtype == torch.float32 for p in model.parameters())
+
+
+def test_fp16_without_cuda_is_refused():
+    with pytest.raises(ConfigError, match=r"train\.amp 'fp16' needs a CUDA device"):
+        Stepper(TinyModel(1), TrainConfig(amp="fp16"), CPU)
+
+
+@pytest.mark.gpu
+def test_fp16_scales_all_gradients_back():
+    device = torch.device("cuda")
+    data = {k: v.to(device) if torch.is_tensor(v) else v for k, v in inputs(0).items()}
+    norms = []
+    for amp in ("off", "fp16"):
+        model = TinyModel(1).to(device)
+        torch.manual_seed(0)
+        Stepper(model, TrainConfig(amp=amp, clip_norm=None), device)(data, 0, 0)
+        norms.append([float(p.grad.norm()) for p in model.parameters()])
+    assert norms[1] == pytest.approx(norms[0], rel=2e-2, abs=1e-3)
+
+
+def test_state_survives_a_change_of_phase():
+    config = TrainConfig(momentum=0.9, warmup_steps=0)
+    model = TinyModel(1)
+    stepper = Stepper(model, config, CPU)
+    torch.manual_seed(0)
+    stepper(inputs(0), 0, 0)
+    stepper(inputs(1), 1, 1)
+    weights, state = copy.deepcopy(model.state_dict()), copy.deepcopy(stepper.state_dict())
+    torch.manual_seed(1)
+    want = stepper(inputs(2), 2, 1)["loss"], copy.deepcopy(model.state_dict())
+    twin = TinyModel(2)
+    twin.load_state_dict(weights)
+    again = Stepper(twin, config, CPU)
+    again.load_state_dict(state)
+    torch.manual_seed(1)
+    assert torch.equal(again(inputs(2), 2, 1)["loss"], want[0])
+    assert all(torch.equal(twin.state_dict()[name], value) for name, value in want[1].items())

@@ -1,0 +1,346 @@
+"""Train a tracker: ``torchrun train.py --config spm_alexnet.yaml``, or ``python train.py ...``.
+
+The file reads from top to bottom as a run goes: options, configuration, data, model, where to go
+on, the loop. It composes the packages; nothing imports it.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+import torch
+
+from configs import strict
+from loaders.batch import PairBatch, normalise
+from loaders.config import PairConfig
+from loaders.cpu import usable_cores
+from loaders.loader import PairLoader
+from shards.console import KnownErrors
+from shards.errors import MismatchError
+from shards.rng import uniforms
+from tracker.anchors import SEARCH_PX
+from tracker.models import SPM, InitReport, ModelConfig, build, initialise
+from tracker.training.checkpoint import (
+    Checkpoints,
+    Due,
+    random_state,
+    read,
+    same_config,
+    set_random,
+)  # fmt: skip
+from tracker.training.config import TrainConfig
+from tracker.training.log import Meter, RunLog, environment, write_records
+from tracker.training.schedule import learning_rate
+from tracker.training.step import Stepper
+from tracker.training.world import Interrupt, World
+
+# Keys that do not change what is computed: another value goes on in the same folder.
+FREE_KEYS = (
+    "data.path", "data.prefetch", "data.storage", "data.threads", "data.timeout_s",
+    "model.pretrained", "train.checkpoint_every", "train.checkpoint_minutes", "train.epochs",
+    "train.keep", "train.log_every", "train.threads",
+)  # fmt: skip
+STREAM_TORCH = 100  # of shards.rng: seeds of torch's generators, one row a rank
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunConfig:
+    """Everything that a run depends on: pairs, model, schedule."""
+
+    data: PairConfig = field(default_factory=PairConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        sides = (self.data.template_px, self.data.search_px)
+        if sides != (SEARCH_PX, SEARCH_PX):
+            raise ValueError(
+                f"model {self.model.name} takes crops of {SEARCH_PX} px; data.template_px and "
+                f"data.search_px are {sides[0]} and {sides[1]}"
+            )
+        if self.train.batch_size > self.data.pairs_per_epoch:
+            raise ValueError(
+                f"train.batch_size {self.train.batch_size} is larger than data.pairs_per_epoch "
+                f"{self.data.pairs_per_epoch}: an epoch would have no step"
+            )
+
+
+class Options(NamedTuple):
+    """The command line."""
+
+    config: str
+    data: str | None = None
+    out: Path | None = None
+    steps: int | None = None
+    overrides: tuple[str, ...] = ()
+    resume: str = "auto"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """The parts of a run that is about to go on after `start` steps."""
+
+    config: RunConfig
+    out: Path
+    world: World
+    loader: PairLoader
+    model: SPM
+    report: InitReport
+    stepper: Stepper
+    meter: Meter
+    start: int
+    target: int
+
+
+@click.command(
+    cls=KnownErrors,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Example: torchrun --nproc-per-node 2 train.py --config spm_alexnet.yaml --steps 100",
+)
+@click.option(
+    "--config",
+    required=True,
+    metavar="FILE",
+    help="Run configuration: a YAML file, or the name of one that comes with us.",
+)
+@click.option(
+    "--data",
+    metavar="DIR",
+    help="A packed data set, or a parent of such.  [default: data/shards, or $SIAMSTREAM_SHARDS]",
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Run's folder.  [default: runs/<config name>]"
+)
+@click.option(
+    "--steps", type=click.IntRange(1), help="Stop after so many steps since the start of training."
+)
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a key of the configuration, as in --set data.datasets=lasot. Repeatable.",
+)
+@click.option(
+    "--resume",
+    default="auto",
+    show_default=True,
+    metavar="auto|never|PATH",
+    help="Go on from the newest checkpoint of the run's folder, from none, or from this one.",
+)
+def main(**options: Any) -> None:
+    """Train a tracker on packed pairs, on one process or under torchrun."""
+    with World() as world:
+        code = run(Options(**options), world)
+    if code:
+        sys.exit(code)
+
+
+def run(options: Options, world: World) -> int:
+    """Train as the options say; returns the exit code: 0, or 128 + the signal that ended it."""
+    given = () if options.data is None else (f"data.path={options.data}",)
+    config = strict.load(RunConfig, options.config, (*options.overrides, *given))
+    out = options.out or Path("runs") / Path(options.config).stem
+    world.use_device()
+    prepare_torch(config.train, world)
+    with open_loader(config, world) as loader:
+        found = find_start(options.resume, config, out, loader.steps_per_epoch, world)
+        start = found["meta"]["step"] if found else 0
+        whole = config.train.epochs * loader.steps_per_epoch
+        target = min(options.steps or whole, whole)
+        if start >= target:
+            if world.first:
+                click.echo(f"{out}: finished, {start:,} steps of {target:,} are done.")
+            return 0
+        model, report = open_model(config.model, found, world)
+        wrapped = world.share(model)
+        parts = Run(
+            config=config, out=out, world=world, loader=loader, model=model, report=report,
+            stepper=Stepper(wrapped, config.train, world.device), meter=Meter(),
+            start=start, target=target,
+        )  # fmt: skip
+        if found:
+            restore(parts, found)
+        return train(parts)
+
+
+def prepare_torch(config: TrainConfig, world: World) -> None:
+    """Threads, and random numbers that no two ranks share."""
+    torch.set_num_threads(config.threads or max(1, usable_cores() // world.local_size))
+    torch.backends.cudnn.benchmark = True
+    row = uniforms(config.seed, STREAM_TORCH, 0, world.rank, 1, 4)
+    torch.manual_seed(int(row[0, 0] * 2**53))
+
+
+def open_loader(config: RunConfig, world: World) -> PairLoader:
+    """Pairs of this rank; the cores of a machine are shared among its processes."""
+    data = config.data
+    if data.threads == 0:
+        data = replace(data, threads=max(1, usable_cores() // world.local_size))
+    size = config.train.batch_size
+    loader = PairLoader(data, world.rank, world.size, world.device, batch_size=size)
+    grid = loader.describe()["grid"]
+    if grid != config.model.grid:
+        loader.close()
+        raise MismatchError(
+            f"the data are of the grid '{grid}' and model.grid is '{config.model.grid}'; "
+            f"give --set model.grid={grid}, or pack the data again"
+        )
+    return loader
+
+
+def find_start(
+    resume: str, config: RunConfig, out: Path, steps_per_epoch: int, world: World
+) -> dict[str, Any] | None:
+    """Checkpoint to go on from, or None; refuses one of another configuration."""
+    checkpoints = Checkpoints(out, config.train.keep, steps_per_epoch)
+    path, warnings = world.agree(lambda: checkpoints.choose(resume))
+    for warning in warnings if world.first else ():
+        click.echo(f"Warning: {warning}", err=True)
+    if path is None:
+        return None
+    found = read(path)
+    same_config(path, found["meta"]["config"], strict.dump(config), FREE_KEYS)
+    return found
+
+
+def open_model(
+    config: ModelConfig, found: dict[str, Any] | None, world: World
+) -> tuple[SPM, InitReport]:
+    """Model on its device, with the weights of the checkpoint or its first ones.
+
+    Rank 0 alone fetches first weights; DistributedDataParallel hands them on.
+    """
+    model = build(config)
+    if found:
+        model.load_state_dict(found["state_dict"])
+        report = InitReport(**found["meta"]["init"])
+    else:
+        report = world.agree(lambda: initialise(model, config))
+    return model.to(world.device), report
+
+
+def restore(run: Run, found: dict[str, Any]) -> None:
+    """Put everything but the model into the state of a checkpoint."""
+    run.stepper.load_state_dict(found["stepper"])
+    run.loader.load_state_dict(found["loader"])
+    if len(found["ranks"]) == run.world.size:
+        own = found["ranks"][run.world.rank]
+        run.meter.load_state_dict(own["meter"], run.world.device)
+        set_random(own["random"], run.world.device)
+
+
+def checkpoint(run: Run, step: int) -> None:
+    """Write the state after `step` steps; all ranks give their part, rank 0 writes."""
+    own = {"meter": run.meter.state_dict(), "random": random_state(run.world.device)}
+    ranks = run.world.gather(own)
+    if run.world.first:
+        per_epoch = run.loader.steps_per_epoch
+        meta = {"step": step, "epoch": step // per_epoch, "init": asdict(run.report)}
+        state = {
+            "meta": {**meta, "config": strict.dump(run.config)},
+            "state_dict": run.model.state_dict(),
+            "stepper": run.stepper.state_dict(),
+            "loader": run.loader.state_dict(),
+            "ranks": ranks,
+        }
+        Checkpoints(run.out, run.config.train.keep, per_epoch).write(state, step)
+
+
+def train(run: Run) -> int:
+    """Go on to the target or until a signal; returns the exit code."""
+    log = open_log(run) if run.world.first else None
+    try:
+        with Interrupt() as interrupt:
+            done, stopped = loop(run, log, interrupt)
+    finally:
+        if log:
+            log.close()
+    if stopped and log:
+        click.echo(
+            f"Stopped by {signal.Signals(stopped).name} after step {done:,}; "
+            "start the same command again to go on.",
+            err=True,
+        )
+    elif log:
+        click.echo(f"Done: {done:,} steps; the model is {run.out / 'latest.pth'}.")
+    return 128 + stopped if stopped else 0
+
+
+def loop(run: Run, log: RunLog | None, interrupt: Interrupt) -> tuple[int, int]:
+    """Step after step; returns how many are done, and the signal that ended them (0: none)."""
+    settings, world, meter = run.config.train, run.world, run.meter
+    per_epoch, batches = run.loader.steps_per_epoch, iter(run.loader)
+    due = Due(settings.checkpoint_every, settings.checkpoint_minutes, per_epoch)
+    for step in range(run.start, run.target):
+        vote = world.vote(interrupt.signal or due.wish())  # all ranks act after the same step
+        batch = next(batches)
+        losses = run.stepper(inputs_of(batch), step, batch.epoch)
+        meter.add(losses, batch.stats["wait_s"])
+        done, wish = step + 1, vote()
+        stopped = wish if wish > Due.WISH else 0
+        last, logs = done == run.target or stopped > 0, done % settings.log_every == 0
+        saves = last or wish > 0 or due.after(done)
+        if logs or saves:
+            # Read before a checkpoint too: that of a diverged model would be of no use.
+            means = meter.read(world, done, settings.batch_size)
+            if log and (logs or last):
+                log.write(metrics(settings, step, batch.epoch, means))
+            if logs:
+                meter.reset()
+        if log:
+            log.advance(done)
+        if saves:
+            checkpoint(run, done)
+            due.written()
+        if stopped:
+            break
+    return done, stopped
+
+
+def inputs_of(batch: PairBatch) -> dict[str, Any]:
+    """Arguments of the model's training step."""
+    names = ("template_box", "search_box", "positive", "sample", "epoch")
+    return {
+        "template": normalise(batch.template),
+        "search": normalise(batch.search),
+        **{name: getattr(batch, name) for name in names},
+    }
+
+
+def metrics(config: TrainConfig, step: int, epoch: int, means: dict[str, float]) -> dict[str, Any]:
+    """One line of metrics.jsonl: the window that ends with this step."""
+    rates = {name: means.pop(name) for name in ("pairs_per_s", "data_wait_share")}
+    lr = learning_rate(config, step, epoch)
+    done = {"step": step + 1, "epoch": epoch, "samples": (step + 1) * config.batch_size}
+    return {**done, **means, "lr": lr, **rates}
+
+
+def open_log(run: Run) -> RunLog:
+    """Make the run's folder with its records, and print the header."""
+    out, world, train = run.out, run.world, run.config.train
+    data, facts = run.loader.describe(), environment(world)
+    record = {"init": asdict(run.report), "data": data, **facts}
+    write_records(out, strict.dump(run.config), record, run.start)
+    shares = ", ".join(f"{name} {one['weight']:.3g}" for name, one in data["datasets"].items())
+    since = f"going on after step {run.start:,}" if run.start else "from the start"
+    for line in (
+        f"run      {out}, {since}, to step {run.target:,}; {run.loader.steps_per_epoch:,} an epoch",
+        f"data     {shares}; backend {data['backend']}, grid {data['grid']}",
+        f"model    {run.config.model.name}; first weights: {run.report.source}",
+        f"devices  {world.size} x {facts['device']}, batch {train.batch_size}, precision "
+        f"{train.amp}, torch threads {facts['torch_threads']}",
+        *(f"Warning: {text}" for text in data["warnings"]),
+        *([f"Warning: {run.report.warning}"] if run.report.warning else []),
+    ):
+        click.echo(line)
+    return RunLog(out, run.start, run.target)
+
+
+if __name__ == "__main__":
+    main()
