@@ -282,10 +282,8 @@ def _category(one: Any) -> dict[str, Any]:
     kept = {}
     for key, value in _exact(one, dict).items():
         if type(key) is not str or type(value) not in (str, int, float, bool, type(None)):
-            raise TypeError(
-                f"category {one['name']}: {key!r} is {value!r}, a text or number needed"
-            )
-        kept[key] = value
+            raise TypeError(f"category {one['name']}: {key!r} must be a text or number")
+        kept[sys.intern(key)] = value  # one object, which a pickle writes once
     return kept
 
 
