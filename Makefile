@@ -26,7 +26,7 @@ demo: install
 	sh docs/demo.sh
 
 test: install lint types
-	$(PY) -m pytest -m "not gpu"
+	$(PY) -m pytest -m "not gpu" -n 2
 
 quick: install
 	$(PY) -m pytest -m "not gpu and not slow"

@@ -28,6 +28,7 @@ from tracker.models import SPM, InitReport, ModelConfig, build, initialise
 from tracker.training.checkpoint import (
     Checkpoints,
     Due,
+    FolderLock,
     random_state,
     read,
     same_config,
@@ -41,9 +42,9 @@ from tracker.training.world import Interrupt, World
 
 # Keys that do not change what is computed: another value goes on in the same folder.
 FREE_KEYS = (
-    "data.path", "data.prefetch", "data.storage", "data.threads", "data.timeout_s",
-    "model.pretrained", "train.checkpoint_every", "train.checkpoint_minutes", "train.epochs",
-    "train.keep", "train.log_every", "train.threads",
+    "data.datasets", "data.path", "data.prefetch", "data.require_all", "data.storage",
+    "data.threads", "data.timeout_s", "model.pretrained", "train.checkpoint_every",
+    "train.checkpoint_minutes", "train.epochs", "train.keep", "train.log_every", "train.threads",
 )  # fmt: skip
 STREAM_TORCH = 100  # of shards.rng: seeds of torch's generators, one row a rank
 
@@ -148,14 +149,14 @@ def run(options: Options, world: World) -> int:
     out = options.out or Path("runs") / Path(options.config).stem
     world.use_device()
     prepare_torch(config.train, world)
-    with open_loader(config, world) as loader:
+    with open_loader(config, world) as loader, FolderLock(out, world.first):
         found = find_start(options.resume, config, out, loader.steps_per_epoch, world)
         start = found["meta"]["step"] if found else 0
         whole = config.train.epochs * loader.steps_per_epoch
         target = min(options.steps or whole, whole)
         if start >= target:
             if world.first:
-                click.echo(f"{out}: finished, {start:,} steps of {target:,} are done.")
+                click.echo(f"{out}: finished, {start:,} steps are done and {target:,} asked for.")
             return 0
         model, report = open_model(config.model, found, world)
         wrapped = world.share(model)
@@ -179,10 +180,8 @@ def prepare_torch(config: TrainConfig, world: World) -> None:
 
 def open_loader(config: RunConfig, world: World) -> PairLoader:
     """Pairs of this rank; the cores of a machine are shared among its processes."""
-    data = config.data
-    if data.threads == 0:
-        data = replace(data, threads=max(1, usable_cores() // world.local_size))
-    size = config.train.batch_size
+    threads = config.data.threads or max(1, usable_cores() // world.local_size)
+    data, size = replace(config.data, threads=threads), config.train.batch_size
     loader = PairLoader(data, world.rank, world.size, world.device, batch_size=size)
     grid = loader.describe()["grid"]
     if grid != config.model.grid:
@@ -203,9 +202,13 @@ def find_start(
     for warning in warnings if world.first else ():
         click.echo(f"Warning: {warning}", err=True)
     if path is None:
+        if (begun := out / "config.yaml").is_file():  # it ended before its first checkpoint
+            same_config(begun, begun.read_text(), strict.dump(config), FREE_KEYS)
         return None
     found = read(path)
     same_config(path, found["meta"]["config"], strict.dump(config), FREE_KEYS)
+    if resume != "auto":
+        checkpoints.refuse_newer(path, found["meta"]["step"])
     return found
 
 

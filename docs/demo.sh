@@ -21,5 +21,6 @@ Done. Where everything is:
   out/crops.png         packed crops with their boxes
   out/pairs.png         template/search pairs as training sees them
   runs/demo             checkpoints, metrics.jsonl, TensorBoard events, the resolved configuration
-Next: put the real LaSOT into data/raw/lasot (or give --root) and run the same commands; README.md.
+Next: pack a real data set, as README.md shows. Delete the demo first, so that it is not in the way:
+  rm -r data/raw/lasot data/shards/lasot runs/demo
 END

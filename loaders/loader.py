@@ -268,12 +268,17 @@ class PairLoader:
             )
             if state[key] != own[key]
         ]
-        if state["rules"] != own["rules"]:
-            changed.append("weights, data.sampler, data.recipe or the sizes of the crops differ")
-        names = sorted(state["data"].keys() | own["data"].keys())
-        other = [name for name in names if state["data"].get(name) != own["data"].get(name)]
-        if other:
+        before, now = sorted(state["data"]), sorted(own["data"])
+        other = [name for name in before if state["data"][name] != own["data"].get(name)]
+        if before != now:
+            changed.append(
+                f"it drew from {', '.join(before)}, now there is {', '.join(now)}; go on with "
+                f"--set data.datasets={','.join(before)}"
+            )
+        elif other:
             changed.append(f"the packed data differ: {', '.join(other)}")
+        if before == now and state["rules"] != own["rules"]:
+            changed.append("weights, data.sampler, data.recipe or the sizes of the crops differ")
         if changed:
             raise MismatchError(f"cannot go on with this sample stream: {'; '.join(changed)}")
         epoch, consumed = int(state["epoch"]), int(state["consumed"])

@@ -238,6 +238,8 @@ def all_command(
         ):
             results.append(result)
             if result.report is not None:
+                for cause in result.report.causes:
+                    say(f"{result.name}: left out: {cause}")
                 for note in result.report.notes:
                     say(f"{result.name}: note: {note}")
             if result.error is not None:

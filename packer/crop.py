@@ -86,7 +86,8 @@ class Cropper:
         the first because the shard will not be kept
     tick : called after every frame; may raise to stop
     tally : frames and boxes left out
-    unreadable : pictures that could not be read or decoded
+    unreadable : pictures that could not be read or decoded, or are of another size than the
+        annotations say
     """
 
     source: Source
@@ -98,6 +99,7 @@ class Cropper:
     tally: Tally = field(default_factory=Tally)
     unreadable: list[Problem] = field(default_factory=list)
     _opened: _Opened | None = None
+    _other_size: str = ""  # of the last picture, in words
 
     def samples(self, job: Job) -> Iterator[Encoded]:
         """Samples of a shard, frame by frame.
@@ -125,7 +127,7 @@ class Cropper:
             self._opened = None
 
     def _frame(self, clip: Clip, position: int) -> Encoded | None:
-        opened = self._open(_join(clip.pictures_at, clip.pictures[position]))
+        opened = self._open(_join(clip.pictures_at, clip.pictures[position]), clip.picture_size)
         if opened is None:
             self._leave_out("unreadable", clip, position)
             return None
@@ -156,17 +158,23 @@ class Cropper:
         )
         return sample, pixels.encode_jpeg(crop, self.quality)
 
-    def _open(self, path: str) -> _Opened | None:
-        """Picture at a path, decoded unless it is the last one; None if it cannot be."""
+    def _open(self, path: str, size: tuple[int, int] | None) -> _Opened | None:
+        """Picture at a path, decoded unless it is the last one; None if it cannot be used."""
         if self._opened is not None and self._opened.path == path:
             return self._opened
         if self.unreadable and self.unreadable[-1].where == path:
             return None
         self._opened = None  # not two pictures in memory
+        self._other_size = ""
         try:
             picture = pixels.decode(self.source.read(path))
         except (ValueError, DataError) as error:
             self.unreadable.append(Problem(path, str(error)))
+            return None
+        height, width = picture.shape[:2]
+        if size is not None and size != (width, height):
+            self._other_size = f"{width}x{height} pixels, the annotations say {size[0]}x{size[1]}"
+            self.unreadable.append(Problem(path, self._other_size))
             return None
         self._opened = _Opened(path, picture, pixels.mean_rgb(picture))
         return self._opened
@@ -177,7 +185,8 @@ class Cropper:
             self.tally.add(reason, clip.sequence, int(clip.numbers[position]), picture, box)
         else:
             row = int(clip.together.rows[position])
-            self.tally.add_box(reason, clip.sequence, row, picture, box)
+            why = self._other_size if reason == "unreadable" else ""
+            self.tally.add_box(reason, clip.sequence, row, picture, box, why)
 
 
 def _join(folder: str, name: str) -> str:

@@ -25,7 +25,7 @@ from shards.pixels import Picture, encode_jpeg
 from shards.rng import uniforms
 from shards.storage import storage_error
 
-__all__ = ["MARKER", "MAX_SEQUENCES", "Scene", "names", "render", "scene"]
+__all__ = ["MARKER", "MAX_SEQUENCES", "Scene", "demo_sequences", "names", "render", "scene"]
 
 MARKER = "DEMO.txt"
 SHAPES = ("car", "person", "bird", "kite")
@@ -320,6 +320,15 @@ def render(folder: Path, *, sequences: int = 8, frames: int = 60, seed: int = 0)
     except OSError as error:
         raise storage_error(error, folder) from error
     return wanted
+
+
+def demo_sequences(folder: Path) -> set[str] | None:
+    """Names of the demo's sequences in a raw folder, or None if no demo was rendered there."""
+    marker = folder / MARKER
+    if not marker.is_file():
+        return None
+    listed = re.search(r"^sequences: (.*)$", marker.read_text(errors="replace"), re.MULTILINE)
+    return set(listed[1].split()) if listed else set()
 
 
 def _marker_text(wanted: list[str], frames: int, seed: int) -> str:

@@ -163,6 +163,8 @@ def draft(
     """
     survey = dataset.survey(source, options.split)
     reading = _Reading()
+    for reason, name in survey.rejected:
+        reading.tally.add_entry(reason, name)
     reading.classes.update(one.category for one in survey.found)
     found = [one for one in survey.found if filters.admits(one)]
     total = min(len(found), options.limit or len(found))

@@ -109,8 +109,8 @@ class Clip:
 
     Attributes
     ----------
-    sequence, category, kind, fps, pictures_at, source_at, numbers, pictures, visible :
-        as in `packer.sequence.Sequence`
+    sequence, category, kind, fps, pictures_at, source_at, numbers, pictures, visible,
+    picture_size : as in `packer.sequence.Sequence`
     track : number of the track; with `together` of the first, every row is the next track
     boxes : (N, 4) float64 xyxy of the targets, frame pixels (edge coordinates)
     together : all boxes of the picture
@@ -128,6 +128,7 @@ class Clip:
     boxes: npt.NDArray[np.float64]
     visible: npt.NDArray[np.float32] | None
     together: Boxes | None = None
+    picture_size: tuple[int, int] | None = None
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -164,6 +165,7 @@ class Clip:
             pictures=self.pictures[start:stop],
             boxes=self.boxes[start:stop],
             visible=None if self.visible is None else self.visible[start:stop],
+            picture_size=self.picture_size,
         )
 
 
@@ -206,6 +208,7 @@ def clip_of(sequence: Sequence, selection: Selection) -> Clip:
         boxes=selection.boxes[selection.kept],
         visible=None if sequence.visible is None else sequence.visible[rows],
         together=together,
+        picture_size=sequence.picture_size,
     )
 
 
@@ -277,6 +280,8 @@ class Fingerprint:
             self._block("\0".join(sequence.objects.categories).encode())
             self._block(sequence.objects.crowd.tobytes())
             self._block(selection.along_boxes.astype("<f8").tobytes())
+        if sequence.picture_size is not None:
+            self._block(b"%dx%d" % sequence.picture_size)
 
     def _block(self, data: bytes) -> None:
         self._hash.update(len(data).to_bytes(8, "little"))

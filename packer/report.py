@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from packer.draft import Draft
 from packer.jobs import PackOptions
-from packer.sequence import named
+from packer.sequence import Problem, named
+from shards.errors import one_line
 from shards.format import Manifest
 
 __all__ = ["Report"]
+
+SHOWN_CAUSES = 5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,6 +34,7 @@ class Report:
     dry_run : nothing was written
     job : ``I/N`` of a job that packed its share of the shards, and the data set is not finished;
         frames, tracks, sequences and categories are then those planned for it
+    causes : first of the problems that this run left out, and how many more there are
     """
 
     name: str
@@ -53,6 +57,7 @@ class Report:
     resumed_shards: int
     dry_run: bool
     job: str | None = None
+    causes: tuple[str, ...] = ()
 
     @classmethod
     def planned(cls, name: str, out: str, options: PackOptions, draft: Draft) -> Report:
@@ -122,6 +127,13 @@ class Report:
             dry_run=False,
         )
 
+    def with_causes(self, problems: Sequence[Problem]) -> Report:
+        """Report of a run that left these out."""
+        lines = [one_line(Exception(str(one))) for one in problems[:SHOWN_CAUSES]]
+        if len(problems) > SHOWN_CAUSES:
+            lines.append(f"and {len(problems) - SHOWN_CAUSES:,} more")
+        return replace(self, causes=tuple(lines))
+
     def facts(self) -> dict[str, Any]:
         """JSON values."""
         return asdict(self)
@@ -148,6 +160,8 @@ class Report:
         if self.rejected:
             reasons = ", ".join(f"{reason} {count:,}" for reason, count in self.rejected.items())
             yield f"left out: {reasons}"
+        for cause in self.causes:
+            yield f"  {cause}"
         if self.missing:
             yield (
                 f"{len(self.missing):,} sequences of this split are not on disk: "

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from packer import output
+from packer.demo import MARKER, demo_sequences
 from packer.draft import EVERYTHING, Draft, Progress, draft, silent
 from packer.filters import Filters
 from packer.jobs import Job, PackOptions
@@ -106,6 +107,8 @@ def pack(
         )
     if not drafted.jobs:
         raise DataError(_nothing_left(drafted.tally, root))
+    _check_no_mixture(root, drafted)
+    unreadable: list[Problem] = []
     jobs = drafted.jobs if share is None else tuple(share.pick(drafted.jobs))
     report = Report.planned(dataset.NAME, str(out), options, replace(drafted, jobs=jobs))
     if not dry_run:
@@ -115,7 +118,7 @@ def pack(
         own = _plan(dataset, options, facts, drafted)
         with output.claim(sink, own, together=share is not None) as planned:
             works = _left(jobs, source, sink, options, planned, skip)
-            rate = _work(works, workers or _cores(), executor, progress)
+            rate, unreadable = _work(works, workers or _cores(), executor, progress, skip)
             manifest = _ended(sink, planned if share is None else None)
         if manifest is not None:
             resumed = len(drafted.jobs) - len(works)
@@ -124,6 +127,8 @@ def pack(
             sizes = sink.sizes()
             size = sum(sizes.get(job.shard, 0) for job in jobs)
             report = report.of_job(str(share), size, rate, len(jobs) - len(works))
+    if skip:
+        report = report.with_causes([*drafted.problems, *unreadable])
     return replace(report, seconds=round(time.monotonic() - start_s, 3))
 
 
@@ -134,6 +139,17 @@ def _ended(sink: Sink, planned: Plan | None) -> Manifest | None:
         manifest = manifest or finish(sink, planned)
         output.tidy(sink)
     return manifest
+
+
+def _check_no_mixture(root: Path, drafted: Draft) -> None:
+    """Refuse to pack drawings together with real sequences."""
+    demo = demo_sequences(root)
+    real = sorted({clip.sequence for job in drafted.jobs for clip in job.clips} - (demo or set()))
+    if demo is not None and real:
+        raise DataError(
+            f"{root} holds demo sequences ({MARKER}) beside others ({real[0]}): move the real ones "
+            "to a folder of their own, or delete the demo's"
+        )
 
 
 def _opened(root: Path, dataset: DataSet) -> Source:
@@ -222,26 +238,28 @@ def _work(
     workers: int,
     executor: Executor | None,
     progress: Progress,
-) -> float:
-    """Pack the jobs that are left; frames packed a second.
+    skip: bool,
+) -> tuple[float, list[Problem]]:
+    """Pack the jobs that are left; frames packed a second, and unreadable pictures left out.
 
     Raises
     ------
     Malformed : after all jobs, if pictures were unreadable and are not to be left out
     """
     if not works:
-        return 0.0
+        return 0.0, []
     frames = sum(work.job.frames for work in works)
     problems: list[Problem] = []
     start_s = time.monotonic()
     with progress("packing", "frames", frames) as shown:
         for outcome in run_jobs(works, workers, executor, shown.update):
             problems.extend(outcome.unreadable)
-    if problems:
+    problems.sort()
+    if problems and not skip:
         raise Malformed(
             f"{_many(len(problems), 'picture')} cannot be read; shards without such are complete "
             "and kept. Repair them and run the same command again, or leave them out with "
             "--on-error skip",
-            sorted(problems),
+            problems,
         )
-    return round(frames / max(time.monotonic() - start_s, 1e-9), 1)
+    return round(frames / max(time.monotonic() - start_s, 1e-9), 1), problems

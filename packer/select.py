@@ -152,9 +152,15 @@ class Tally:
         row: int,
         picture: str = "",
         box: npt.NDArray[np.floating[Any]] | None = None,
+        why: str = "",
     ) -> None:
         """Count one object of a picture, by its place among the picture's annotations."""
-        self._take(reason, 1, [_example(f"{sequence}#{row}", picture, box)])
+        example = _example(f"{sequence}#{row}", picture, box)
+        self._take(reason, 1, [{**example, "why": why} if why else example])
+
+    def add_entry(self, reason: Reason, name: str) -> None:
+        """Count one entry of the annotations that belongs to no sequence."""
+        self._take(reason, 1, [_example(name, "", None)])
 
     def add_selection(self, sequence: Sequence, selection: Selection) -> None:
         """Count every rejected frame of a sequence, or object of a picture."""

@@ -99,12 +99,14 @@ class Survey:
     missing : official sequences of the split that are not on disk
     notes : facts that a reader of the report should know
     problems : malformed folders
+    rejected : what is malformed and belongs to no sequence, as reason and name, to be counted
     """
 
     found: tuple[Found, ...]
     missing: tuple[str, ...]
     notes: tuple[str, ...]
     problems: tuple[Problem, ...]
+    rejected: tuple[tuple[Reason, str], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -143,6 +145,8 @@ class Sequence:
     problems : what is malformed, in words; left out by an option is no problem
     notes : kinds of harmless oddities, counted over all sequences for the report
     objects : of a picture with several; `category` is then empty
+    picture_size : width and height of the pictures by the annotations, which those must have;
+        None: not known
     """
 
     name: str
@@ -160,6 +164,7 @@ class Sequence:
     problems: tuple[Problem, ...]
     notes: tuple[str, ...] = ()
     objects: Objects | None = None
+    picture_size: tuple[int, int] | None = None
 
 
 class DataSet(Protocol):

@@ -23,6 +23,7 @@ __all__ = [
     "ArchiveSource",
     "Entry",
     "FolderSource",
+    "RefusedLink",
     "Source",
     "folder_of",
     "open_source",
@@ -30,6 +31,10 @@ __all__ = [
 ]
 
 _THROUGH = re.compile(rf"{ARCHIVE.pattern}(?=/|$)", re.IGNORECASE)
+
+
+class RefusedLink(DataError):
+    """A link that leads out of the root, in a circle or nowhere is used."""
 
 
 class Source(Protocol):
@@ -58,12 +63,12 @@ class FolderSource:
 
         Raises
         ------
-        DataError : if it leads out of the root
+        RefusedLink : if it leads out of the root
         """
         real_root = os.path.realpath(self.root)
         real = os.path.realpath(os.path.join(real_root, path))  # noqa: PTH118 (called for every picture)
         if real != real_root and not real.startswith(real_root.rstrip("/") + "/"):
-            raise DataError(
+            raise RefusedLink(
                 f"{self.root / path} leads out of {self.root} (to {real}): links and '..' that "
                 "leave the root are refused; put the files there, or give a root that holds both"
             )
@@ -83,10 +88,12 @@ class FolderSource:
     def list(self, folder: str) -> list[Entry]:
         """Names in a folder or archive, sorted, without hidden ones.
 
+        A link that is refused stands among them and harms nothing until it is listed or read.
+
         Raises
         ------
-        DataError : if a link leads out of the root, a name is not UTF-8 or not safe, it is no
-            folder, or the archive is damaged
+        RefusedLink : if the folder itself is behind such a link
+        DataError : if a name is not UTF-8 or not safe, it is no folder, or the archive is damaged
         """
         archived = self._through(folder)
         if archived is not None:
@@ -100,11 +107,10 @@ class FolderSource:
                     path = f"{folder}/{entry.name}" if folder else entry.name
                     if not entry.name.isascii():
                         self._check_name(path)
-                    if entry.is_symlink():
-                        self._inside(path)
-                    entries.append(Entry(entry.name, entry.is_dir()))
+                    entries.append(Entry(entry.name, _is_folder(entry)))
         except OSError as error:
-            raise DataError(f"{self.root / folder}: cannot be listed: {error.strerror}") from error
+            kind = RefusedLink if (self.root / folder).is_symlink() else DataError
+            raise kind(f"{self.root / folder}: cannot be listed: {error.strerror}") from error
         return sorted(entries)
 
     def _check_name(self, path: str) -> None:
@@ -182,6 +188,14 @@ def open_source(root: Path) -> FolderSource | ArchiveSource:
         reason = why_unread(root.name) or "neither a folder nor a .zip or .tar archive"
         raise DataError(f"{root} is a file: {reason}")
     return ArchiveSource(root)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether a name is, or leads to, a folder; of a broken link, whether it is named like one."""
+    try:
+        return entry.is_dir() or (entry.is_symlink() and stat.S_ISDIR(entry.stat().st_mode))
+    except OSError:  # a circle, or a target that is not there
+        return "." not in entry.name
 
 
 def folder_of(path: str) -> str:

@@ -57,7 +57,7 @@ class Work:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """What became of a job: frames written, and pictures that kept the shard from being written."""
+    """What became of a job: frames written, and pictures that were left out or kept it back."""
 
     shard: str
     frames: int
@@ -142,7 +142,11 @@ def pack_shard(work: Work, tick: Callable[[], None] | None = None) -> Outcome:
         return Outcome(shard=work.job.shard, frames=0, unreadable=tuple(cropper.unreadable))
     finally:
         cv2.setNumThreads(threads)
-    return Outcome(shard=work.job.shard, frames=part.info.frames)
+    return Outcome(
+        shard=work.job.shard,
+        frames=part.info.frames,
+        unreadable=tuple(cropper.unreadable),
+    )
 
 
 def _check_versions(wanted: Mapping[str, str] | None) -> None:

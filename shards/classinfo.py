@@ -15,7 +15,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from shards.errors import DataError
+from shards.errors import DataError, FormatError
+from shards.format import check_category_name
 
 __all__ = ["UNKNOWN", "YOUTUBE_BB", "files", "is_class_file", "merge", "parse"]
 
@@ -53,7 +54,8 @@ def parse(data: bytes, where: str) -> dict[str, str]:
 
     Raises
     ------
-    DataError : if a line is of neither form, or a sequence is listed with two classes
+    DataError : if a line is of neither form, a class has a name that none can have, or a sequence
+        is listed with two classes
     """
     found: dict[str, str] = {}
     for number, line in enumerate(data.removeprefix(_BOM).splitlines(), 1):
@@ -61,7 +63,7 @@ def parse(data: bytes, where: str) -> dict[str, str]:
             continue
         try:
             name, category = _line(line.decode())
-        except ValueError as error:
+        except (ValueError, FormatError) as error:
             raise DataError(f"{where}:{number}: {error}") from error
         _put(found, name, category, f"{where}:{number}")
     return found
@@ -82,6 +84,7 @@ def _line(text: str) -> tuple[str, str]:
         value = UNKNOWN if code == NO_CLASS else YOUTUBE_BB[code]
     elif not tab:
         raise ValueError(f"a class number needed after the comma, found {shown}")
+    check_category_name(value)
     return name, UNKNOWN if value.lower() in ("none", UNKNOWN) else value
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -29,6 +30,7 @@ __all__ = [
     "Manifest",
     "Sample",
     "ShardInfo",
+    "check_category_name",
     "check_crop_file",
     "check_dataset_name",
     "check_file_name",
@@ -45,6 +47,22 @@ Kind = Literal["image", "video"]
 _DATASET = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _FILE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 _CROP_FILE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_~%-][A-Za-z0-9_.~%-]*)?")
+
+
+_NO_TEXT = ("Cc", "Cs", "Zl", "Zp")  # control characters, halves of pairs, breaks of lines
+
+
+def check_category_name(name: str) -> str:
+    """Return `name` if it can name a class: some text, without control characters, in UTF-8."""
+    if not name:
+        raise FormatError("the name of a class is empty")
+    for character in name:
+        if unicodedata.category(character) in _NO_TEXT:
+            raise FormatError(
+                f"class name {ascii(name)[:80]}: no name may have the character "
+                f"U+{ord(character):04X}: a control character, a break of the line or half a pair"
+            )
+    return name
 
 
 def check_dataset_name(name: str) -> str:

@@ -194,9 +194,9 @@ def _write_zip(handle: BinaryIO, folder: Path, index: Index, comment: Comment) -
 def _listed(names: list[str], known: list[Any]) -> list[dict[str, Any]]:
     """Categories as the pickle lists them, those first that an old pickle had."""
     try:
-        listed = [_category(one) for one in known]
-    except (TypeError, KeyError) as error:
-        raise FormatError(f"manifest option {LEGACY_CATEGORIES}: {error!r}") from error
+        listed = [_category(one, f"category {at}") for at, one in enumerate(known)]
+    except TypeError as error:
+        raise FormatError(f"manifest option {LEGACY_CATEGORIES}: {error}") from error
     for name in sorted(set(names) - {one["name"] for one in listed}):
         number = max((one["id"] for one in listed), default=0) + 1
         listed.append({"id": number, "name": name})
@@ -268,21 +268,22 @@ def open_legacy(path: Path) -> tuple[list[dict[str, Any]], Iterator[dict[str, An
     """
     data = load_plain(path)
     try:
-        categories = [_category(one) for one in _exact(data["categories"], list)]
-        sequences = _exact(data["seqs"], list)
-    except (KeyError, TypeError) as error:
+        listed = _value(data, "categories", list, "the whole")
+        categories = [_category(one, f"category {at}") for at, one in enumerate(listed)]
+        sequences = _value(data, "seqs", list, "the whole")
+    except TypeError as error:
         raise _other_structure(path, error) from error
     return categories, _checked_sequences(sequences, path)
 
 
-def _category(one: Any) -> dict[str, Any]:
+def _category(one: Any, where: str) -> dict[str, Any]:
     """Category with whatever else is said of it (COCO: ``supercategory``), in its order."""
-    _exact(one["id"], int)
-    _exact(one["name"], str)
+    _value(one, "id", int, where)
+    _value(one, "name", str, where)
     kept = {}
-    for key, value in _exact(one, dict).items():
+    for key, value in one.items():
         if type(key) is not str or type(value) not in (str, int, float, bool, type(None)):
-            raise TypeError(f"category {one['name']}: {key!r} must be a text or number")
+            raise TypeError(f"{where} ({one['name']!r}): {key!r} must be a text or number")
         kept[sys.intern(key)] = value  # one object, which a pickle writes once
     return kept
 
@@ -290,14 +291,14 @@ def _category(one: Any) -> dict[str, Any]:
 def _other_structure(path: Path, error: Exception) -> FormatError:
     return FormatError(
         f"{path}: not the structure of an annotation pickle (categories, seqs with frame_id, "
-        f"bboxes, frames and category): {error!r}"
+        f"bboxes, frames and category): {error}"
     )
 
 
 def _checked_sequences(sequences: list[Any], path: Path) -> Iterator[dict[str, Any]]:
     try:
         yield from _sequences(sequences, path.stat().st_size)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise _other_structure(path, error) from error
 
 
@@ -305,42 +306,54 @@ def _sequences(seqs: list[Any], room: int) -> Iterator[dict[str, Any]]:
     """Sequences as they should be; `room` numbers at most, for a file may repeat one for ever."""
     for number, one in enumerate(seqs):
         seqs[number] = None
-        numbers = array_of(one["frame_id"])
-        numbers = one["frame_id"] if numbers is None else numbers.tolist()
-        boxes, frames = _exact(one["bboxes"], list), _exact(one["frames"], list)
+        where = f"sequence {number}"
+        frames = _value(one, "frames", list, where)
+        if frames and type(frames[0]) is str:
+            where += f" ({frames[0][:60]!r})"
+        numbers = _value(one, "frame_id", None, where)
+        array = array_of(numbers)
+        numbers = _exact(numbers, list, f"{where}: frame_id") if array is None else array.tolist()
+        boxes = _value(one, "bboxes", list, where)
         if not len(numbers) == len(boxes) == len(frames):
             raise ValueError(
-                f"sequence {number} has {len(numbers)} frame numbers, {len(boxes)} box arrays and "
+                f"{where} has {len(numbers)} frame numbers, {len(boxes)} box arrays and "
                 f"{len(frames)} pictures"
             )
         room -= 1 + 6 * len(frames)
         if room < 0:
-            raise ValueError(f"sequence {number}: more sequences and frames than its bytes can be")
+            raise ValueError(f"{where}: more sequences and frames than its bytes can be")
         arrays = []
         for value in boxes:
             array = array_of(value)
             if array is None or array.ndim != 2 or array.shape[1] != 6 or not len(array):
                 shape = type(value).__name__ if array is None else f"shape {array.shape}"
-                raise ValueError(f"sequence {number} has boxes of {shape}, not an array (K, 6)")
+                raise ValueError(f"{where} has boxes of {shape}, not an array (K, 6)")
             room -= array.size
             if room < 0:
-                raise ValueError(f"sequence {number}: more boxes than its bytes can be")
+                raise ValueError(f"{where}: more boxes than its bytes can be")
             arrays.append(array.astype(np.float32))
         yield {
-            "frame_id": [_whole(value) for value in numbers],
+            "frame_id": [_whole(value, where) for value in numbers],
             "bboxes": arrays,
-            "frames": [_exact(name, str) for name in frames],
-            "category": _exact(one["category"], int),
+            "frames": [_exact(name, str, f"{where}: frames") for name in frames],
+            "category": _value(one, "category", int, where),
         }
 
 
-def _whole(value: Any) -> int:
-    if not isinstance(value, int | float) or value != int(value):
-        raise ValueError(f"{value!r} is no frame number")
+def _whole(value: Any, where: str) -> int:
+    if not isinstance(value, int | float) or not float(value).is_integer():
+        raise ValueError(f"{where}: frame_id: {str(value)[:40]!r} is no frame number")
     return int(value)
 
 
-def _exact(value: Any, kind: Any) -> Any:
+def _value(one: Any, key: str, kind: Any, where: str) -> Any:
+    """Value of a key that must be there, of a type unless that is None."""
+    if key not in _exact(one, dict, where):
+        raise TypeError(f"{where}: key {key!r} is missing")
+    return one[key] if kind is None else _exact(one[key], kind, f"{where}: {key}")
+
+
+def _exact(value: Any, kind: Any, where: str) -> Any:
     if type(value) is not kind:
-        raise TypeError(f"expected {kind.__name__}, found {type(value).__name__}")
+        raise TypeError(f"{where}: expected {kind.__name__}, found {type(value).__name__}")
     return value

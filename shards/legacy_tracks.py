@@ -13,7 +13,8 @@ from urllib.parse import quote, unquote
 import numpy as np
 import numpy.typing as npt
 
-from shards.format import Kind, Sample
+from shards.errors import FormatError
+from shards.format import Kind, Sample, check_category_name
 
 __all__ = ["Chosen", "LeftOut", "Legacy", "LegacyTrack", "base_name", "choose", "tracks_of"]
 
@@ -198,8 +199,19 @@ def tracks_of(
     -------
     tracks, with frames marked that have malformed boxes (``bad_annotation``) or a target without
     area (``no_box``)
+
+    Raises
+    ------
+    FormatError : if a category has a name that no class can have
     """
     listed = tuple(categories)
+    for number, category in enumerate(listed):
+        try:
+            check_category_name(category["name"])
+        except FormatError as error:
+            raise FormatError(
+                f"annotation pickle: categories[{number}] (id {category['id']}): {error}"
+            ) from error
     codes = {int(one["id"]): code for code, one in enumerate(listed)}
     problems = []
     if len(codes) < len(listed) or len({one["name"] for one in listed}) < len(listed):

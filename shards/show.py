@@ -186,7 +186,7 @@ def _examples(manifest: Manifest, count: int) -> list[tuple[str, Mapping[str, An
 
 
 def _rejected(prefix: str, reason: str, one: Mapping[str, Any], found: Mapping[str, bytes]) -> Tile:
-    text = f"{prefix}{one['frame']}\n{reason}"
+    text = f"{prefix}{one['frame']}\n{reason}" + (f": {one['why']}" if "why" in one else "")
     blank = np.full((TILE_PX * 3 // 4, TILE_PX, 3), _PAPER, np.uint8)
     no_box = np.zeros((0, 4))
     if one["picture"] is None:

@@ -11,6 +11,7 @@ Boxes: ``[x, y, w, h]`` in pixels with fractions, counted from 0; x1 = x + w.
 
 A picture is a sequence, named like its file without extension; every annotation that is kept is a
 track of one frame, numbered from 0 in the order of the file. Crowds (``iscrowd``) are no targets.
+A picture that has another ``width`` and ``height`` than its entry says counts as unreadable.
 All boxes of a picture, those of crowds with the ignore flag, go along in each of its crops. Samples
 name a picture as ``file_name`` does, relative to the folder or zip of the pictures. There is no
 split: which pictures are packed depends on the files that are given.
@@ -30,9 +31,20 @@ import numpy as np
 import numpy.typing as npt
 
 from packer.json_stream import Entry, entries
-from packer.sequence import REASONS, Found, Objects, Problem, Sequence, Split, Survey, named
-from packer.source import Source, folder_of
-from shards.errors import DataError
+from packer.sequence import (
+    REASONS,
+    Found,
+    Objects,
+    Problem,
+    Reason,
+    Sequence,
+    Split,
+    Survey,
+    named,
+)
+from packer.source import RefusedLink, Source, folder_of
+from shards.errors import DataError, FormatError
+from shards.format import check_category_name
 
 __all__ = ["Coco", "locate"]
 
@@ -113,6 +125,7 @@ class Coco:
                 categories=tuple(table.names[code] for code in table.category[rows].tolist()),
                 crowd=table.crowd[rows],
             ),
+            picture_size=found.size,
         )
 
 
@@ -175,9 +188,10 @@ class _Table:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class _Picture(Found):
-    """A picture on disk: its file, and its rows in the table."""
+    """A picture on disk: its file, its size by the annotations, and its rows in the table."""
 
     file: str
+    size: tuple[int, int] | None
     table: _Table
     start: int
     stop: int
@@ -196,8 +210,10 @@ class _Loaded:
 
     where: str
     files: dict[int, str] = field(default_factory=dict)  # by image id
+    sizes: dict[int, tuple[int, int]] = field(default_factory=dict)  # by image id, where given
     classes: dict[int, str] = field(default_factory=dict)  # by category id
     problems: list[Problem] = field(default_factory=list)
+    rejected: list[tuple[Reason, str]] = field(default_factory=list)
     faults: dict[int, str] = field(default_factory=dict)  # by place in the list of annotations
     identity: array[int] = field(default_factory=lambda: array("q"))
     image: array[int] = field(default_factory=lambda: array("q"))
@@ -207,6 +223,7 @@ class _Loaded:
     without_crowd: int = 0
     keys: set[str] = field(default_factory=set)
     _names: set[str] = field(default_factory=set)
+    _sizes: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)  # one object each
 
     def take(self, entry: Entry) -> None:
         """Take in one entry of the file."""
@@ -233,17 +250,23 @@ class _Loaded:
             what = f"id {value['id']} is there twice"
         if not what and _stem(value["file_name"]) in self._names:
             what = f"picture {value['file_name']!r} is there twice"
+        size: tuple[int, int] | None = None
+        if not what:
+            size, what = _size(value)
         if what:
             self.problem("images", entry.number, _id_of(value), what)
+            self.rejected.append(("bad_annotation", f"images[{entry.number}]"))
             return
+        if size is not None:
+            self.sizes[value["id"]] = self._sizes.setdefault(size, size)
         self.files[value["id"]] = value["file_name"]
         self._names.add(_stem(value["file_name"]))
 
     def _class(self, entry: Entry) -> None:
         value = entry.value
         what = _lacks(value, {"id": int, "name": str})
-        if not what and not value["name"]:
-            what = "name is empty"
+        if not what:
+            what = _unnameable(value["name"])
         if not what and value["id"] in self.classes:
             what = f"id {value['id']} is there twice"
         if what:
@@ -302,6 +325,28 @@ def _box(values: list[Any]) -> tuple[tuple[float, ...], str]:
     return tuple(map(float, values)), ""
 
 
+def _size(image: dict[str, Any]) -> tuple[tuple[int, int] | None, str]:
+    """Width and height of an image, None where one is not given; and what is wrong with them."""
+    sides = []
+    for key in ("width", "height"):
+        side = image.get(key)
+        if side is None:
+            return None, ""
+        if type(side) not in (int, float) or not 1 <= side <= MAX_PX or side != int(side):
+            return None, f"{key} is {str(side)[:40]!r}, a number of pixels needed"
+        sides.append(int(side))
+    return (sides[0], sides[1]), ""
+
+
+def _unnameable(name: str) -> str:
+    """Say why a class cannot have this name; empty if it can."""
+    try:
+        check_category_name(name)
+    except FormatError as error:
+        return str(error)
+    return ""
+
+
 def _number(value: Any, key: str) -> int:
     found = value.get(key) if isinstance(value, dict) else None
     return found if type(found) is int and abs(found) < 1 << 63 else _NO_ID
@@ -321,6 +366,8 @@ def _stem(file: str) -> str:
 def _unsafe(file: str) -> str:
     """Say why a file name of the annotations is refused; empty if it is not."""
     parts = file.split("/")
+    if any("\ud800" <= character <= "\udfff" for character in file):
+        return f"file_name {file!r} is no text that UTF-8 can hold"
     if file.startswith("/") or "\\" in file or ":" in parts[0] or "\0" in file:
         return f"file_name {file!r} is no path below the folder of the pictures"
     if any(part in ("", ".", "..") for part in parts):
@@ -353,6 +400,7 @@ def _survey(source: Source, annotations: Path) -> Survey:
                     folder=base,
                     path="",
                     file=file,
+                    size=loaded.sizes.get(identity),
                     table=table,
                     start=start,
                     stop=stop,
@@ -368,6 +416,7 @@ def _survey(source: Source, annotations: Path) -> Survey:
         missing=tuple(missing),
         notes=tuple(_notes(loaded, empty, homeless)),
         problems=tuple(loaded.problems),
+        rejected=tuple(loaded.rejected),
     )
 
 
@@ -427,6 +476,8 @@ def _table(loaded: _Loaded, order: list[int]) -> tuple[_Table, npt.NDArray[np.in
     )
     lost = np.flatnonzero(~has_picture).tolist()
     for number in lost:
+        reason: Reason = "bad_annotation" if number in faults else "no_picture"
+        loaded.rejected.append((reason, f"annotations[{number}]"))
         what = faults.pop(number, f"image_id {loaded.image[number]} is not in 'images'")
         loaded.problem("annotations", number, loaded.identity[number], what)
     rows = np.argsort(place, kind="stable")[: len(place) - len(lost)]
@@ -476,7 +527,10 @@ def _present(source: Source, files: Iterable[str]) -> tuple[str, set[str]]:
     folders = {folder_of(file) for file in wanted}
     bases = ["", *(entry.name for entry in source.list("") if entry.is_folder)]
     for base in bases:
-        present = _listed(source, base, folders) & wanted
+        try:
+            present = _listed(source, base, folders) & wanted
+        except RefusedLink:  # a folder that nobody annotated is no business of ours
+            continue
         if present:
             return base, present
     return "", set()

@@ -31,7 +31,7 @@ import numpy.typing as npt
 from annotated_types import Interval
 
 from packer.sequence import Found, Problem, Sequence, Split, Survey, named
-from packer.source import Entry, Source
+from packer.source import Entry, RefusedLink, Source
 from packer.video import Boxes, Flags, assemble, entries_of, read_boxes, read_levels, read_pictures
 from shards.classinfo import UNKNOWN
 from shards.errors import DataError
@@ -136,7 +136,7 @@ class Got10k:
         """
         tree = _explore(source)
         if not tree.sequences:
-            faults = "".join(f"; {problem}" for problem in tree.problems)
+            faults = "".join(f"; {fault}" for fault in (*tree.problems, *tree.notes))
             raise DataError(f"no sequences found; expected {self.LAYOUT}{faults}")
         splits = ("train", "val") if split == "all" else (split,)
         found: dict[str, Found] = {}
@@ -166,7 +166,11 @@ class Got10k:
         listed = _listed(source, tree.lists, splits, problems)
         left_out = frozenset() if self.keep_known_bad else KNOWN_BAD
         wanted = dict.fromkeys([name for one in splits for name in official(one)] + listed)
-        notes = [*_list_notes(found, listed), *_known_bad_notes(left_out & found.keys())]
+        notes = [
+            *tree.notes,
+            *_list_notes(found, listed),
+            *_known_bad_notes(left_out & found.keys()),
+        ]
         return Survey(
             found=tuple(found[name] for name in sorted(found.keys() - left_out)),
             missing=tuple(name for name in wanted if name not in found and name not in left_out),
@@ -232,17 +236,21 @@ class Got10k:
         return Flags(absent=absent, bad=bad, covered=covered, visible=visible)
 
 
+_SPLIT_WORDS = frozenset(("train", "val", "test"))
+
+
 class _Tree(NamedTuple):
-    """Folders of sequences, the list.txt files beside them, and what cannot be listed."""
+    """Folders of sequences, the list.txt files beside them, what cannot be listed, other links."""
 
     sequences: list[str]
     lists: list[str]
     problems: list[Problem]
+    notes: list[str]
 
 
 def _explore(source: Source) -> _Tree:
     """Find sequences: folders of an official name, or with a groundtruth.txt."""
-    tree = _Tree([], [], [])
+    tree = _Tree([], [], [], [])
     _explore_folder(source, "", source.list(""), tree, DEEPEST)
     return tree
 
@@ -256,13 +264,26 @@ def _explore_folder(
         if entry.is_folder and _NAME.fullmatch(entry.name):
             tree.sequences.append(path)  # known by its name: 9,335 folders need no look inside
         elif depth and (entry.is_folder or entry.is_archive):
-            inner = entries_of(source, path, tree.problems)
+            inner = _listing(source, path, tree)
             if _BOXES in inner:
                 tree.sequences.append(path)
             else:
                 _explore_folder(source, path, inner.values(), tree, depth - 1)
         elif entry.name == _LIST:
             tree.lists.append(path)
+
+
+def _listing(source: Source, folder: str, tree: _Tree) -> dict[str, Entry]:
+    """Names in a folder; a refused link that is not named like a split is only noted."""
+    try:
+        return {entry.name: entry for entry in source.list(folder)}
+    except DataError as error:
+        words = re.split(r"[/_.-]", _last(folder).lower())
+        if isinstance(error, RefusedLink) and _SPLIT_WORDS.isdisjoint(words):
+            tree.notes.append(f"link {folder} not read: {error}")
+        else:
+            tree.problems.append(Problem(folder, str(error)))
+        return {}
 
 
 def _last(path: str) -> str:

@@ -29,7 +29,7 @@ import numpy.typing as npt
 
 from packer.annotations import parse_boxes, parse_flags
 from packer.sequence import REASONS, Found, Problem, Sequence, Split, Survey, named
-from packer.source import Entry, Source, folder_of, open_source, why_unread
+from packer.source import Entry, RefusedLink, Source, folder_of, open_source, why_unread
 from shards.errors import DataError
 
 __all__ = [
@@ -120,12 +120,14 @@ class _Level(NamedTuple):
     ----------
     sequences, folders, archives : paths
     notes : folders and files that are passed over
+    damaged : folders of classes that are refused
     """
 
     sequences: list[str]
     folders: list[str]
     archives: list[str]
     notes: list[str]
+    damaged: list[Problem]
 
 
 def _entries(source: Source, folder: str) -> list[Entry] | None:
@@ -141,6 +143,18 @@ def _entries(source: Source, folder: str) -> list[Entry] | None:
         return None
 
 
+def _listed(source: Source, folder: str, level: _Level) -> list[Entry] | None:
+    """List a folder as `_entries` does; a link that is refused has nothing in it, and is named."""
+    try:
+        return _entries(source, folder)
+    except RefusedLink as error:
+        if _last(folder) in CLASSES:
+            level.damaged.append(Problem(folder, str(error)))
+        else:
+            level.notes.append(f"link {folder} not read: {error}")
+        return []
+
+
 def _looks_like_sequence(name: str, entries: list[Entry] | None) -> bool:
     if entries is None:
         return True
@@ -154,14 +168,17 @@ def _looks_like_sequence(name: str, entries: list[Entry] | None) -> bool:
 
 
 def _level(source: Source, base: str) -> _Level:
-    level = _Level([], [], [], [])
+    level = _Level([], [], [], [], [])
     prefix = f"{base}/" if base else ""
     for entry in source.list(base):
         folder = prefix + entry.name
         if not entry.is_folder:
             _add_archive(entry, folder, level)
             continue
-        inner = _entries(source, folder)
+        refused = len(level.notes) + len(level.damaged)
+        inner = _listed(source, folder, level)
+        if refused != len(level.notes) + len(level.damaged):
+            continue
         if inner is None or _looks_like_sequence(entry.name, inner):
             level.sequences.append(folder)
             continue
@@ -171,7 +188,7 @@ def _level(source: Source, base: str) -> _Level:
             path = f"{folder}/{child.name}"
             if not child.is_folder:
                 _add_archive(child, path, level)
-            elif _looks_like_sequence(child.name, _entries(source, path)):
+            elif _looks_like_sequence(child.name, _listed(source, path, level)):
                 level.sequences.append(path)
         if before == (len(level.sequences), len(level.archives)):
             level.notes.append(f"no sequences in folder {folder}")
@@ -199,7 +216,10 @@ def _discover(source: Source, top: str = "") -> tuple[str, _Level]:
             inner = _level(source, only)
             if inner.sequences:
                 outside = [path for path in level.archives if folder_of(path) == top]
-                return only, inner._replace(archives=[*inner.archives, *outside])
+                return only, inner._replace(
+                    archives=[*inner.archives, *outside],
+                    damaged=[*level.damaged, *inner.damaged],
+                )
     return top, level
 
 
@@ -215,6 +235,7 @@ class _Finding:
 
     def unpacked(self, base: str, level: _Level) -> None:
         self.notes += level.notes
+        self.damaged += level.damaged
         for path in level.sequences:
             self._add(path, path.removeprefix(f"{base}/") if base else path)
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from packer.sequence import Found, Problem, Sequence, Split, Survey, named
-from packer.source import Entry, Source
+from packer.source import Entry, RefusedLink, Source
 from packer.video import Flags, assemble, entries_of, read_boxes, read_pictures
 from shards.classinfo import UNKNOWN, files, is_class_file, merge, parse
 from shards.errors import DataError
@@ -233,11 +233,19 @@ def _discover(source: Source) -> tuple[str, list[_Chunk]]:
     chunks = _chunks(source, "", top)
     if chunks:
         return "", chunks
+    refused: RefusedLink | None = None
     for entry in top:
         if entry.is_folder or entry.is_archive:
-            chunks = _chunks(source, entry.name, source.list(entry.name))
+            try:
+                inner = source.list(entry.name)
+            except RefusedLink as error:  # matters only if the chunks are nowhere else
+                refused = error
+                continue
+            chunks = _chunks(source, entry.name, inner)
             if chunks:
                 return entry.name, chunks
+    if refused is not None:
+        raise refused
     return "", []
 
 

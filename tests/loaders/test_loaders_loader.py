@@ -308,6 +308,25 @@ def test_state_of_another_stream_is_refused(
         other.load_state_dict(state)
 
 
+def test_a_data_set_that_came_later_is_left_out_as_the_message_says(
+    packed: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(packed / "lasot", tmp_path / "lasot")
+    with PairLoader(config_of(tmp_path), batch_size=4) as loader:
+        next(loader)
+        state = loader.state_dict()
+        expected = next(loader)
+    shutil.copytree(packed / "coco", tmp_path / "coco")
+    with (
+        PairLoader(config_of(tmp_path), batch_size=4) as loader,
+        pytest.raises(MismatchError, match=r"--set data\.datasets=lasot"),
+    ):
+        loader.load_state_dict(state)
+    with PairLoader(config_of(tmp_path, datasets=("lasot",)), batch_size=4) as loader:
+        loader.load_state_dict(state)
+        assert equal(next(loader), expected)
+
+
 def test_positions_that_do_not_exist(packed: Path) -> None:
     with PairLoader(config_of(packed), batch_size=4) as loader:
         state = loader.state_dict()

@@ -48,6 +48,7 @@ def test_json_is_one_object_on_stdout(tree: Path, tmp_path: Path) -> None:
         "resumed_shards": int,
         "dry_run": bool,
         "job": type(None),
+        "causes": list,
     }
     assert (facts["stride"], facts["size"], facts["quality"]) == (3, 127, 90)
     assert facts["frames_per_s"] > 0

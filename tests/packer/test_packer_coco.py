@@ -13,7 +13,7 @@ from typing import Any
 import coco_tree
 import numpy as np
 import pytest
-from lasot_tree import hashes, packed_frames
+from lasot_tree import hashes, packed_frames, picture
 
 from packer.datasets import coco
 from packer.filters import Filters
@@ -217,7 +217,14 @@ def change(path: tuple[Any, ...], value: Any) -> dict[str, Any]:
         (("images", 1, "file_name"), "/etc/passwd", "no path below the folder"),
         (("images", 1, "file_name"), "C:\\b.jpg", "no path below the folder"),
         (("categories", 1, "name"), ..., "categories[1] (id 3): key 'name' is missing"),
-        (("categories", 1, "name"), "", "name is empty"),
+        (("images", 1, "file_name"), "a\udc80.jpg", "no text that UTF-8 can hold"),
+        (("images", 1, "width"), "96", "width is '96', a number of pixels needed"),
+        (("images", 1, "height"), 0, "height is '0', a number of pixels needed"),
+        (("images", 1, "height"), float("nan"), "height is 'nan', a number of pixels needed"),
+        (("categories", 1, "name"), "", "the name of a class is empty"),
+        (("categories", 1, "name"), "a\ud800", "may have the character U+D800"),
+        (("categories", 1, "name"), "a\nb", "may have the character U+000A"),
+        (("categories", 1, "name"), "a\x1b[31m", "may have the character U+001B"),
         (("categories", 1, "id"), 1, "categories[1] (id 1): id 1 is there twice"),
     ],
 )
@@ -243,6 +250,43 @@ def test_skip_counts_malformed_boxes_and_keeps_the_rest(tmp_path: Path) -> None:
     assert "1 annotations belong to no picture of the file" in (
         run(lost, tmp_path / "lost_out", on_error="skip").notes
     )
+
+
+def test_skip_counts_what_belongs_to_no_picture(tmp_path: Path) -> None:
+    value = coco_tree.facts()
+    value["annotations"][2]["image_id"] = 6  # no such picture
+    value["annotations"][3] = 7  # no annotation
+    del value["images"][1]["file_name"]  # of annotations 1, 5 and 6
+    report = run(coco_tree.tree(tmp_path / "raw", value), tmp_path / "out", on_error="skip")
+    assert report.rejected["no_picture"] == 4
+    assert report.rejected["bad_annotation"] == 2
+    examples = Manifest.read(tmp_path / "out").rejected_examples
+    assert [one["frame"] for one in examples["no_picture"]] == [
+        f"annotations[{number}]" for number in (1, 2, 5, 6)
+    ]
+    assert [one["frame"] for one in examples["bad_annotation"]] == ["images[1]", "annotations[3]"]
+
+
+def test_a_picture_of_another_size_than_its_entry_says(tmp_path: Path) -> None:
+    value = coco_tree.facts()
+    value["images"][0] |= {"width": 320, "height": 240}
+    root = coco_tree.tree(tmp_path / "raw", value)
+    (root / "train2017/000000000017.jpg").write_bytes(picture(0, (640, 480)))
+    words = "640x480 pixels, the annotations say 320x240"
+    with pytest.raises(Malformed) as caught:
+        run(root, tmp_path / "out")
+    assert list(map(str, caught.value.problems)) == [f"000000000017.jpg: {words}"]
+    report = run(root, tmp_path / "out", on_error="skip")
+    assert (report.frames, report.rejected["unreadable"]) == (3, 2)
+    examples = Manifest.read(tmp_path / "out").rejected_examples["unreadable"]
+    assert [(one["frame"], one["why"]) for one in examples] == [
+        ("000000000017#0", words),
+        ("000000000017#1", words),
+    ]
+    for changed in ({"width": None}, {"width": 640.0, "height": 480}):
+        value["images"][0] |= changed  # not given, or right
+        coco_tree.annotate(root, value)
+        assert "unreadable" not in run(root, tmp_path / str(len(changed))).rejected
 
 
 def test_all_malformed_entries_are_listed_together(tmp_path: Path) -> None:
@@ -390,3 +434,15 @@ def test_annotations_of_the_true_size_are_read_in_bounded_memory(tmp_path: Path)
     expected = sum(i * 7919 % images == images - 1 for i in range(count))
     assert counts == f"1 {images - 1} {expected}"
     assert float(megabytes) < 350  # the file has over 400
+
+
+def test_a_link_beside_the_pictures_that_leaves_the_root_harms_nothing(tmp_path: Path) -> None:
+    pictures = tmp_path / "root" / "in" / "side"
+    pictures.mkdir(parents=True)
+    (pictures / "1.jpg").write_bytes(b"x")
+
+    (tmp_path / "root" / "in" / "aaa").symlink_to("/etc")
+    assert coco._present(open_source(tmp_path / "root" / "in"), ["1.jpg"]) == (
+        "side",
+        {"1.jpg"},
+    )

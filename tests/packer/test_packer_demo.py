@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import cv2
@@ -11,7 +12,10 @@ from lasot_tree import hashes
 
 from packer import demo
 from packer.datasets import lasot
-from shards.errors import MismatchError
+from packer.demo import render
+from packer.jobs import PackOptions
+from packer.run import pack
+from shards.errors import DataError, MismatchError
 from shards.pixels import decode
 
 
@@ -156,3 +160,15 @@ def test_object_and_distractor_stand_out_from_the_background() -> None:
     ]
     assert saturation[0] > saturation[1] + 60
     assert np.abs(scene.target.texture.astype(int) - scene.distractor.texture).mean() > 40
+
+
+def test_a_demo_beside_real_sequences_is_not_packed(tmp_path: Path) -> None:
+    """Synthetic sequences must never get into a real data set unnoticed."""
+    root = tmp_path / "lasot"
+    render(root, sequences=2, frames=40)
+    options = PackOptions(stride=3, min_size=10)
+    pack(lasot, root, tmp_path / "pure", options, workers=1)
+    shutil.copytree(root / "car" / "car-1", root / "car" / "car-7")
+    with pytest.raises(DataError, match=r"demo sequences .* beside others \(car-7\)"):
+        pack(lasot, root, tmp_path / "mixed", options, workers=1)
+    assert not (tmp_path / "mixed").exists()

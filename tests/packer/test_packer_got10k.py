@@ -368,3 +368,18 @@ def test_the_real_tree_packs_and_verifies(real_data: Path, tmp_path: Path) -> No
     assert index.sample(0).visible == 1.0
     assert index.sample(0).source == "train/GOT-10k_Train_000001/00000001.jpg"
     assert verify(tmp_path / "out", 1).ok
+
+
+def test_an_extra_link_is_noted_and_a_linked_split_or_sequence_is_a_problem(tmp_path: Path) -> None:
+    root = tmp_path / "raw"
+    sequence(root / "train", name_of(1), 4)
+    (tmp_path / "outside").mkdir()
+    (root / "junk").symlink_to(tmp_path / "outside")
+    found = Got10k().survey(FolderSource(root), "train")
+    assert (len(found.found), found.problems) == (1, ())
+    assert any("junk leads out of" in note for note in found.notes)
+    (root / "val").symlink_to(tmp_path / "outside")
+    (root / "train" / name_of(2)).symlink_to(tmp_path / "outside")
+    assert "val leads out of" in str(Got10k().survey(FolderSource(root), "train").problems)
+    assert f"{name_of(2)} leads out of" in problems(read_one(root, name_of(2)))
+    assert not read_one(root, name_of(1)).problems

@@ -303,16 +303,16 @@ def test_links_out_of_the_root_are_refused(tmp_path: Path) -> None:
     folder = sequence(root, "dog-2", 3)
     (folder / "img/00000002.jpg").unlink()
     (folder / "img/00000002.jpg").symlink_to(outside / "car/car-3/img/00000001.jpg")
-    text = problems(read_one(root, "dog-2"))
-    assert "dog/dog-2/img/00000002.jpg leads out of" in text
+    assert not problems(read_one(root, "dog-2"))  # known when the picture is read
     with pytest.raises(DataError, match="leads out of"):
         FolderSource(root).read("dog/dog-2/img/00000002.jpg")
     (folder / "groundtruth.txt").unlink()
     (folder / "groundtruth.txt").symlink_to("../../../outside/car/car-3/groundtruth.txt")
     assert "groundtruth.txt leads out of" in problems(read_one(root, "dog-2"))
     (root / "car").symlink_to(outside / "car")
-    with pytest.raises(DataError, match="car leads out of"):
-        lasot.survey(FolderSource(root), "all")
+    found = lasot.survey(FolderSource(root), "all")
+    assert [one.name for one in found.found] == ["dog-2"]
+    assert "car leads out of" in "\n".join(map(str, found.problems))
 
 
 def test_links_inside_the_root_and_a_root_that_is_a_link(tmp_path: Path) -> None:

@@ -344,6 +344,20 @@ def test_command_line_errors(tmp_path: Path) -> None:
     assert run("--zip", path, *options, "--frames-per-shard", 3).exit_code == 2
 
 
+@pytest.mark.parametrize("name", ["a\ud800", "a\nb", "a\x1b[31m", ""])
+@pytest.mark.parametrize("on_error", ["fail", "skip"])
+def test_names_that_no_class_can_have_are_refused(tmp_path: Path, name: str, on_error: str) -> None:
+    path, pickled, _ = old_files.write(tmp_path)
+    facts = pickle.loads(pickled.read_bytes())
+    facts["categories"][1]["name"] = name
+    pickled.write_bytes(pickle.dumps(facts))
+    result = run("--zip", path, "--ann", pickled, "--out", tmp_path / "o", "--on-error", on_error)
+    assert (result.exit_code, type(result.exception)) == (1, SystemExit)
+    assert "categories[1] (id 9): " in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert not (tmp_path / "o").exists()
+
+
 @pytest.mark.slow
 def test_real_pictures_there_and_back(real_data: Path, tmp_path: Path) -> None:
     from packer.datasets import coco

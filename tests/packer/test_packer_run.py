@@ -629,4 +629,42 @@ def test_links_out_of_the_root_fail_the_run(tree: Path, tmp_path: Path) -> None:
     with pytest.raises(Malformed, match=r"00000002\.jpg leads out of"):
         run(root, tmp_path / "out")
     report = run(root, tmp_path / "out", on_error="skip")
-    assert report.rejected["no_picture"] == 12  # its folder of pictures is not trusted
+    assert (report.rejected["unreadable"], report.rejected.get("no_picture", 0)) == (1, 0)
+    assert "00000002.jpg leads out of" in "\n".join(report.lines())
+
+
+def test_a_linked_folder_costs_only_its_video_and_an_unused_link_nothing(
+    tree: Path, tmp_path: Path
+) -> None:
+    root = copy(tree, tmp_path / "raw")
+    (tmp_path / "elsewhere").mkdir()
+    whole = run(root, tmp_path / "whole")
+    (root / "junk").symlink_to(tmp_path / "elsewhere")
+    (root / "car/junk").symlink_to(tmp_path / "elsewhere")
+    (root / "round").symlink_to("round")
+    (root / "car/car-1/img/round.txt").symlink_to("round.txt")
+    report = run(root, tmp_path / "unused")
+    assert (report.frames, report.causes) == (whole.frames, ())
+    assert any("junk" in note and "leads out of" in note for note in report.notes)
+    for name, target in (("car-91", tmp_path / "elsewhere"), ("car-92", "car-92")):
+        link = root / "car" / name
+        link.symlink_to(target)
+        with pytest.raises(Malformed, match=f"car/{name}"):
+            run(root, tmp_path / "linked")
+        report = run(root, tmp_path / name, on_error="skip")
+        assert report.frames == whole.frames
+        assert any(f"car/{name}" in cause for cause in report.causes)
+        link.unlink()
+    (root / "cup").symlink_to(tmp_path / "elsewhere")  # a class of LaSOT
+    with pytest.raises(Malformed, match="cup leads out of"):
+        run(root, tmp_path / "class")
+
+
+def test_causes_of_what_is_left_out_are_cut_short(tree: Path, tmp_path: Path) -> None:
+    root = copy(tree, tmp_path / "raw")
+    for number in range(1, 8):
+        (root / f"car/car-1/img/{number:08d}.jpg").write_bytes(b"")
+    report = run(root, tmp_path / "out", on_error="skip")
+    assert len(report.causes) == 6
+    assert report.causes[-1] == f"and {report.rejected['unreadable'] - 5} more"
+    assert "causes" not in (tmp_path / "out/manifest.json").read_text()

@@ -30,7 +30,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from packer import archive
-from packer.source import ArchiveSource, Entry, FolderSource, Source, open_source
+from packer.source import ArchiveSource, Entry, FolderSource, RefusedLink, Source, open_source
 from shards.errors import DataError
 
 FILES = {
@@ -611,3 +611,31 @@ def test_a_tar_is_read_by_position(tmp_path: Path) -> None:
         handle.write(io.BytesIO(data).getvalue())
     os.utime(file, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
     assert source.read("top.txt") == b"TOP"
+
+
+def test_a_refused_link_harms_only_who_uses_it(tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/a.jpg").write_bytes(b"secret")
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "sound.jpg").write_bytes(b"sound")
+    (root / "folder").symlink_to(tmp_path / "outside")
+    (root / "picture.jpg").symlink_to(tmp_path / "outside/a.jpg")
+    (root / "round.jpg").symlink_to("round.jpg")
+    (root / "circle").symlink_to("circle")
+    source = FolderSource(root)
+    folders = {entry.name: entry.is_folder for entry in source.list("")}
+    assert folders == {
+        "circle": True,
+        "folder": True,
+        "picture.jpg": False,
+        "round.jpg": False,
+        "sound.jpg": False,
+    }
+    assert source.read("sound.jpg") == b"sound"
+    for path in ("picture.jpg", "folder/a.jpg", "round.jpg", "circle"):
+        with pytest.raises(DataError, match=r"leads out of|cannot be read"):
+            source.read(path)
+    for path in ("folder", "circle"):
+        with pytest.raises(RefusedLink, match=path):
+            source.list(path)

@@ -393,3 +393,31 @@ def test_the_real_tree_packs_and_verifies(real_data: Path, tmp_path: Path) -> No
     assert index.frame.tolist() == [*range(0, 60, 10), *range(0, 75, 10), *range(0, 45, 10)]
     assert index.categories == ("unknown",)
     assert verify(tmp_path / "out", 1).ok
+
+
+@pytest.mark.parametrize("loop", [False, True])
+def test_a_linked_video_is_named_and_costs_no_other(tmp_path: Path, loop: bool) -> None:
+    root = tmp_path / "raw"
+    small_tree(root)
+    (tmp_path / "outside").mkdir()
+    (root / "junk").symlink_to(tmp_path / "outside")
+    before = pack(TrackingNet(), root, tmp_path / "a", OPTIONS, workers=1)
+    annotate(root, "evil_0")
+    link = root / "TRAIN_0/frames/evil_0"
+    link.symlink_to("evil_0" if loop else tmp_path / "outside")
+    with pytest.raises(Malformed, match="TRAIN_0/frames/evil_0"):
+        pack(TrackingNet(), root, tmp_path / "b", OPTIONS, workers=1)
+    after = pack(TrackingNet(), root, tmp_path / "b", OPTIONS, workers=1, on_error="skip")
+    assert after.frames == before.frames
+    assert any("evil_0" in cause for cause in after.causes)
+
+
+def test_linked_chunks_are_looked_for_elsewhere(tmp_path: Path) -> None:
+    root = tmp_path / "raw"
+    small_tree(root / "t")
+    (tmp_path / "outside").mkdir()
+    (root / "a").symlink_to(tmp_path / "outside")
+    assert survey(root).found
+    shutil.rmtree(root / "t")
+    with pytest.raises(DataError, match="a leads out of"):
+        survey(root)

@@ -313,6 +313,39 @@ def test_lists_of_different_length_are_refused(tmp_path: Path) -> None:
         load_legacy(path)
 
 
+@pytest.mark.parametrize(
+    ("path", "value", "text"),
+    [
+        (("seqs", 0, "category"), ..., "sequence 0 ('s_0_0.jpg'): key 'category' is missing"),
+        (("seqs", 0, "frames"), ..., "sequence 0: key 'frames' is missing"),
+        (("seqs", 0, "frame_id"), ..., "sequence 0 ('s_0_0.jpg'): key 'frame_id' is missing"),
+        (("seqs", 0, "frame_id"), 3, "('s_0_0.jpg'): frame_id: expected list, found int"),
+        (("seqs", 0, "frame_id", 0), float("inf"), "frame_id: 'inf' is no frame number"),
+        (("seqs", 0, "category"), "1", "('s_0_0.jpg'): category: expected int, found str"),
+        (("seqs", 0), [1], "sequence 0: expected dict, found list"),
+        (("seqs",), ..., "the whole: key 'seqs' is missing"),
+        (("categories", 0, "name"), ..., "category 0: key 'name' is missing"),
+    ],
+)
+def test_what_is_missing_is_named(
+    tmp_path: Path, path: tuple[Any, ...], value: Any, text: str
+) -> None:
+    written: Any = _legacy([np.ones((1, 6), np.float32)])
+    inner = written
+    for step in path[:-1]:
+        inner = inner[step]
+    if value is ...:
+        del inner[path[-1]]
+    else:
+        inner[path[-1]] = value
+    file = tmp_path / "x.pkl"
+    file.write_bytes(pickle.dumps(written))
+    with pytest.raises(FormatError) as caught:
+        load_legacy(file)
+    assert text in str(caught.value)
+    assert "Error(" not in str(caught.value)
+
+
 def test_an_absent_file_is_a_known_error(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="cannot be read"):
         load_legacy(tmp_path / "none.pkl")

@@ -69,6 +69,14 @@ def test_malformed_lines_are_named(line: str) -> None:
         parse(b"ok_0,1\n" + line.encode("latin-1") + b"\n", "folder/x.txt")
 
 
+@pytest.mark.parametrize("name", [b"a\x1b[31m", b"a\x00b", b"a\xed\xa0\x80", "a\u2028b".encode()])
+def test_names_that_no_class_can_have_are_refused(name: bytes) -> None:
+    with pytest.raises(DataError, match=r"^x:2: (class name .* U\+|'utf-8' codec)"):
+        parse(b"ok_0\tcat\na_0\t" + name + b"\n", "x")
+    with pytest.raises(DataError, match=r"^x:2: a class number needed"):
+        parse(b"ok_0\tcat\na_0,c\nd_0\tdog\n", "x")  # a new line ends the entry
+
+
 def test_a_class_outweighs_unknown_and_two_classes_are_an_error() -> None:
     first, second = ("one", b"a,-1\nb,7\nc,-1\n"), ("two", b"a\tcat\nb\tcat\nc\tnone\n")
     expected = {"a": "cat", "b": "cat", "c": "unknown"}

@@ -6,7 +6,15 @@ import pytest
 import torch
 
 from shards.errors import MismatchError
-from tracker.training.checkpoint import CheckpointError, Checkpoints, Due, read, same_config, write
+from tracker.training.checkpoint import (
+    CheckpointError,
+    Checkpoints,
+    Due,
+    FolderLock,
+    read,
+    same_config,
+    write,
+)
 
 
 def state(step: int) -> dict:
@@ -190,3 +198,23 @@ def test_a_configuration_may_differ_in_free_keys_only(tmp_path):
         "train.lr_steps was [1, 2], now [1]; data.weights.a was 1.0, now None; "
         "data.weights.b was None, now 1.0; give another --out" in str(caught.value)
     )
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path):
+    with (
+        FolderLock(tmp_path / "run"),
+        pytest.raises(MismatchError, match="another process trains"),
+        FolderLock(tmp_path / "run", wait_s=0.3),
+    ):
+        pass
+    with FolderLock(tmp_path / "run", wait_s=0.3):
+        pass
+
+
+def test_an_older_checkpoint_than_the_folders_newest_is_no_start(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=2, steps_per_epoch=100)
+    (tmp_path / "step_00000006.pth").touch()
+    (tmp_path / "step_00000008.pth").touch()
+    with pytest.raises(MismatchError, match="goes on to step 8"):
+        checkpoints.refuse_newer(tmp_path / "step_00000006.pth", 6)
+    checkpoints.refuse_newer(tmp_path / "step_00000008.pth", 8)

@@ -81,7 +81,7 @@ def test_a_run_leaves_its_records(start):
     assert lines[-1]["lr"] == 0.5
     names = {path.name for path in out.iterdir()}
     assert names == {
-        "config.yaml", "run.json", "metrics.jsonl", "tensorboard", "latest.pth",
+        ".lock", "config.yaml", "run.json", "metrics.jsonl", "tensorboard", "latest.pth",
         "epoch_1.pth", "epoch_2.pth", "step_00000010.pth",
     }  # fmt: skip
     assert strict.load(train.RunConfig, out / "config.yaml").data.path == "somewhere"
@@ -171,15 +171,15 @@ def test_a_damaged_newest_checkpoint_falls_back_with_a_warning(start):
 def test_a_finished_run_says_so(start):
     start("--steps", 5)
     before = Path("runs/tiny/metrics.jsonl").read_bytes()
-    assert start("--steps", 5).stdout == "runs/tiny: finished, 5 steps of 5 are done.\n"
-    assert "finished, 5 steps of 3 are done" in start("--steps", 3).stdout
+    assert start("--steps", 5).stdout == "runs/tiny: finished, 5 steps are done and 5 asked for.\n"
+    assert "finished, 5 steps are done and 3 asked for" in start("--steps", 3).stdout
     assert Path("runs/tiny/metrics.jsonl").read_bytes() == before
 
 
 def test_steps_end_with_the_epochs(start):
     result = start("--steps", 1000, "--set", "train.epochs=2")
     assert "Done: 8 steps" in result.stdout
-    assert "finished, 8 steps of 8" in start("--set", "train.epochs=2").stdout
+    assert "finished, 8 steps are done and 8" in start("--set", "train.epochs=2").stdout
     assert "going on after step 8, to step 12" in start("--set", "train.epochs=3").stdout
 
 

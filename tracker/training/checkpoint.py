@@ -7,6 +7,7 @@ its ``state_dict`` holds the model under the published names, so it also serves 
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pickle
 import re
@@ -25,6 +26,7 @@ __all__ = [
     "CheckpointError",
     "Checkpoints",
     "Due",
+    "FolderLock",
     "random_state",
     "read",
     "same_config",
@@ -173,6 +175,20 @@ class Checkpoints:
             raise CheckpointError(f"no checkpoint of {self.folder} can be read: {skipped[0]}")
         return None, []
 
+    def refuse_newer(self, path: Path, step: int) -> None:
+        """Refuse to go on from a checkpoint while the folder has later ones.
+
+        Raises
+        ------
+        MismatchError : they would stand beside those of the new branch, and be taken for its newest
+        """
+        files = self.files()
+        if files and files[0][0] > step:
+            raise MismatchError(
+                f"{path} is of step {step:,}, but {self.folder} goes on to step {files[0][0]:,}; "
+                "give another --out, or delete the later checkpoints"
+            )
+
     def write(self, state: Mapping[str, Any], step: int) -> Path:
         """Write the checkpoint after `step` steps, link it as the latest, drop old ones."""
         epochs, rest = divmod(step, self.steps_per_epoch)
@@ -187,6 +203,50 @@ class Checkpoints:
         for file in between[self.keep :]:
             file.unlink(missing_ok=True)
         return path
+
+
+class FolderLock:
+    """Keeps two runs out of one folder; the lock ends with the process, however that ends.
+
+    Parameters
+    ----------
+    folder : of the run; made if need be
+    wanted : False for ranks that do not write
+    wait_s : how long to wait for the ranks of a killed run to end
+
+    Raises
+    ------
+    MismatchError : if another run has it
+    """
+
+    def __init__(self, folder: Path, wanted: bool = True, wait_s: float = 15.0) -> None:
+        self._folder, self._wanted, self._wait_s = folder, wanted, wait_s
+        self._handle: int | None = None
+
+    def __enter__(self) -> FolderLock:
+        if not self._wanted:
+            return self
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._handle = os.open(self._folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        deadline = time.monotonic() + self._wait_s
+        while True:
+            try:
+                fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    self.__exit__()
+                    raise MismatchError(
+                        f"{self._folder}: another process trains in this folder; wait for it, or "
+                        "give another --out"
+                    ) from None
+                time.sleep(0.2)
+            else:
+                return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
 
 
 class Due:
