@@ -10,6 +10,7 @@ from loaders.loader import make_backend
 from loaders.sets import DataSet, open_sets
 from loaders.work import Work, prepare
 from shards.draw import Tile
+from shards.geometry import Float
 
 __all__ = ["pair_tiles"]
 
@@ -33,6 +34,12 @@ def _text(work: Work, i: int, source: DataSet) -> str:
         f"z {index.sequence(z)}/{index.track[z]} frame {index.frame[z]}\n"
         f"x {index.sequence(x)}/{index.track[x]} frame {index.frame[x]}\n{', '.join(done) or '-'}"
     )
+
+
+def _inside(boxes: Float, side: int) -> Float:
+    """Parts of boxes that lie in a crop; those wholly outside are dropped."""
+    clipped = np.clip(boxes, 0, side)
+    return np.asarray(clipped[(clipped[:, 2:] > clipped[:, :2]).all(axis=1)])
 
 
 def pair_tiles(
@@ -64,13 +71,14 @@ def pair_tiles(
         picture[: config.template_px, : config.template_px] = z[i]
         picture[: config.search_px, config.template_px :] = x[i]
         right = np.array([config.template_px, 0] * 2, np.float32)
-        others = work.other_boxes[i][work.other_mask[i]]
-        boxes = np.concatenate([work.template_box[[i]], work.search_box[[i]] + right])
+        target = _inside(work.search_box[[i]], config.search_px) + right
+        others = _inside(work.other_boxes[i][work.other_mask[i]], config.search_px) + right
+        template_box = _inside(work.template_box[[i]], config.template_px)
         tiles.append(
             Tile(
                 picture=picture,
-                boxes=np.concatenate([boxes, others + right]),
-                targets=2,
+                boxes=np.concatenate([template_box, target, others]),
+                targets=len(template_box) + len(target),
                 text=_text(work, i, work.search.sources[i]),
             )
         )
