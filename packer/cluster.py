@@ -6,6 +6,7 @@ names of its own, and the last rename puts equal bytes in the place of equal byt
 
 from __future__ import annotations
 
+import gc
 import importlib
 import logging
 import re
@@ -63,9 +64,11 @@ def connected(address: str, tell: Callable[[str], None]) -> Iterator[Crew]:
         on all its machines, if the scheduler is lost, or if several workers die of the same job
     """
     client_class, killed = _dask()
-    logger = logging.getLogger("distributed.client")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)  # a lost scheduler is told below, in one line
+    # A lost scheduler is told below, in one line; Dask's tasks tell of it again when they go.
+    loggers = [logging.getLogger(name) for name in ("distributed", "distributed.client", "asyncio")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     client = None
     try:
         client = client_class(address, timeout=CONNECT_S, set_as_default=False)
@@ -93,7 +96,9 @@ def connected(address: str, tell: Callable[[str], None]) -> Iterator[Crew]:
     finally:
         if client is not None:
             client.close(timeout=CONNECT_S)
-        logger.setLevel(level)
+        gc.collect()
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _check(client: Any, address: str) -> None:
