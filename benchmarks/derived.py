@@ -14,7 +14,7 @@ from shards.errors import DataError, StorageError
 from shards.format import Manifest, dataset_folders
 from shards.index import Index
 from shards.legacy import export_legacy, legacy_names
-from shards.storage import LocalStorage, Range, storage_error
+from shards.storage import LocalStorage, storage_error
 
 __all__ = ["FORMS", "crop_path", "ensure", "files_folder", "legacy_folder", "warm"]
 
@@ -84,7 +84,7 @@ def _extract(folder: Path, manifest: Manifest, target: Path) -> None:
     partial = target.with_name(f"{target.name}.part-{os.getpid()}")
     try:
         for row in range(len(index)):
-            at = Range(index.file(row), int(index.offset[row]), int(index.size[row]))
+            at = index.range(row)
             path = partial / crop_path(index, row)
             path.parent.mkdir(parents=True, exist_ok=True)
             (data,) = storage.read_many([at])

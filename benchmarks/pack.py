@@ -51,7 +51,7 @@ from shards.errors import DataError
 from shards.geometry import CROP_PX, crop_region, index_affine, region_affine
 from shards.index import Index
 from shards.pixels import Picture, decode
-from shards.storage import LocalStorage, Range
+from shards.storage import LocalStorage
 
 __all__ = ["PACK_HEADER", "measure_pack", "pack_rows", "profile_rows"]
 
@@ -170,15 +170,11 @@ def check_same(out: Path, loop_out: Path) -> None:
     if len(files) != len(index):
         raise DataError(f"the loop made {len(files)} crops, the packer {len(index)}")
     for row in range(0, len(index), max(1, len(index) // 16)):
-        mine = decode(bytes(storage.read_many([_range(index, row)])[0])).astype(int)
+        mine = decode(bytes(storage.read_many([index.range(row)])[0])).astype(int)
         other = decode(files[row].read_bytes()).astype(int)
         difference = float(np.abs(mine - other).mean())
         if difference > _FARTHEST:
             raise DataError(f"crop {index.key(row)} differs by {difference:.2f} grey levels")
-
-
-def _range(index: Index, row: int) -> Range:
-    return Range(index.file(row), int(index.offset[row]), int(index.size[row]))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

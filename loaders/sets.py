@@ -46,9 +46,7 @@ class DataSet:
     def ranges(self, rows: npt.NDArray[np.int64]) -> list[Range]:
         """Where the pictures of rows are."""
         index = self.index
-        return [
-            Range(index.file(row), int(index.offset[row]), int(index.size[row])) for row in rows
-        ]
+        return [index.range(row) for row in rows]
 
     def read(self, row: int) -> memoryview:
         """Encoded picture of a row, its checksum and the size in its header verified.
@@ -59,7 +57,7 @@ class DataSet:
         StorageError : if they cannot be read
         """
         index = self.index
-        one = Range(index.file(row), int(index.offset[row]), int(index.size[row]))
+        one = index.range(row)
         (data,) = self.storage.read_many([one])
         found = crc32c(data)
         if found != index.crc[row]:

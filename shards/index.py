@@ -13,7 +13,7 @@ import hashlib
 import json
 import tarfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -35,6 +35,7 @@ from shards.format import (
     check_version,
     sample_key,
 )
+from shards.storage import Range
 
 __all__ = ["Index", "Part", "build", "counts", "crc32c", "scan", "table_of"]
 
@@ -85,19 +86,9 @@ class Part:
         info = ShardInfo(name=name, bytes=0, frames=0, sha256=hashlib.sha256().hexdigest())
         return cls(info=info, rows=PART_SCHEMA.empty_table(), facts=facts)
 
-    def info_fields(self) -> dict[str, Any]:
-        """Fields of the shard's line in the manifest."""
-        info = self.info
-        return {
-            "name": info.name,
-            "bytes": info.bytes,
-            "frames": info.frames,
-            "sha256": info.sha256,
-        }
-
     def to_bytes(self) -> bytes:
         """Return the part as an Arrow file."""
-        text = json.dumps({"info": self.info_fields(), "facts": dict(self.facts)})
+        text = json.dumps({"info": asdict(self.info), "facts": dict(self.facts)})
         table = self.rows.replace_schema_metadata({_FACTS_KEY: text})
         sink = pa.BufferOutputStream()
         with pa.ipc.new_file(sink, table.schema) as writer:
@@ -393,6 +384,10 @@ class Index:
         """Names of sequences that contain a text, for hints."""
         match = pc.match_substring(self._sequence_names, text, ignore_case=True)
         return [str(name) for name in self._sequence_names.filter(match)[:most].to_pylist()]
+
+    def range(self, row: int) -> Range:
+        """Where the bytes of a row's picture are."""
+        return Range(self.file(row), int(self.offset[row]), int(self.size[row]))
 
     def file(self, row: int) -> str:
         """Name of the file that holds a row's picture."""

@@ -29,7 +29,7 @@ from shards.format import Manifest
 from shards.geometry import GRIDS, Grid
 from shards.index import Index, crc32c
 from shards.safe_pickle import array_of, load_plain
-from shards.storage import FolderSink, LocalStorage, Range
+from shards.storage import FolderSink, LocalStorage
 
 __all__ = [
     "LEGACY_CATEGORIES",
@@ -179,7 +179,7 @@ def _write_zip(handle: BinaryIO, folder: Path, index: Index, comment: Comment) -
     with zipfile.ZipFile(handle, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         archive.comment = comment.to_bytes()
         for row in range(len(index)):
-            at = Range(index.file(row), int(index.offset[row]), int(index.size[row]))
+            at = index.range(row)
             (data,) = storage.read_many([at])
             found = crc32c(data)
             if found != index.crc[row]:

@@ -18,7 +18,7 @@ from shards.errors import DataError, FormatError
 from shards.format import Manifest
 from shards.index import Index, crc32c
 from shards.raw import find_frames
-from shards.storage import LocalStorage, Range
+from shards.storage import LocalStorage
 
 __all__ = ["Choice", "crop_tiles", "rejected_tiles", "spread"]
 
@@ -114,7 +114,7 @@ def crop_tiles(folders: Sequence[Path], choice: Choice) -> tuple[list[Tile], int
 
 
 def _crop(folder: Path, index: Index, row: int, prefix: str) -> Tile:
-    one = Range(index.file(row), int(index.offset[row]), int(index.size[row]))
+    one = index.range(row)
     (data,) = LocalStorage(folder).read_many([one])
     if crc32c(data) != index.crc[row]:
         raise FormatError(f"{folder}: {index.key(row)} is damaged; run 'python -m shards verify'")

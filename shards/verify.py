@@ -15,7 +15,7 @@ from shards import pixels
 from shards.errors import FormatError, StorageError
 from shards.format import INDEX_NAME, Manifest, ShardInfo
 from shards.index import Index, counts, crc32c, scan
-from shards.storage import LocalStorage, Range
+from shards.storage import LocalStorage
 
 __all__ = ["Damage", "Report", "verify"]
 
@@ -119,7 +119,7 @@ def check_rows(folder: Path, rows: range, crop_size: int) -> list[Damage]:
     damage: list[Damage] = []
     for row in rows:
         file = index.file(row)
-        one = Range(file, int(index.offset[row]), int(index.size[row]))
+        one = index.range(row)
         try:
             size = storage.size(file)
             if one.offset + one.size > size:

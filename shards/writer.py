@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from shards.format import INDEX_NAME, MANIFEST_NAME, Manifest, Sample, ShardInfo
+from shards.format import INDEX_NAME, MANIFEST_NAME, Manifest, Sample
 from shards.geometry import Grid
 from shards.index import Part, build, counts, scan
 from shards.sink import Sink, sink_of
@@ -187,7 +187,7 @@ def finish(
         quality=quality,
         stride=stride,
         counts=counts(table),
-        shards=tuple(ShardInfo(**part.info_fields()) for part in kept),
+        shards=tuple(part.info for part in kept),
         index={"name": INDEX_NAME, "bytes": size, "sha256": digest},
         **facts,
     )
