@@ -284,10 +284,12 @@ def _draw_crop(
     identity = (added == 0) & (gain == 1) & (hue_deg == 0) & (chroma == 1) & ~grey
     color[identity] = np.eye(3, 4)
     angle_deg = _amount(u, _ROTATION, ranges["rotation_p"], ranges["rotation_delta"])
-    turned = rotate_affine(region_affine(region, out_px, grid), frame_px, angle_deg)
+    affine = region_affine(region, out_px, grid)
+    if angle_deg.any():
+        affine = rotate_affine(affine, frame_px, angle_deg)
     return Params(
         out_px=out_px,
-        frame_from_crop=flip_affine(turned, frame_px, flipped),
+        frame_from_crop=flip_affine(affine, frame_px, flipped),
         color=color,
         colored=~identity,
         region=region,

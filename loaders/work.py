@@ -130,7 +130,7 @@ def prepare(
 
     def more(name: Step, half: Half, at: npt.NDArray[np.int64], width: int) -> Float:
         stream = STREAM_STEPS[name, half]
-        rows = [uniforms(config.seed, stream, epoch, int(i), 1, width) for i in plan.sample[at]]
+        rows = [uniforms(config.seed, stream, epoch, i, 1, width) for i in plan.sample[at].tolist()]
         return np.concatenate(rows) if rows else np.empty((0, width))
 
     sources = tuple(sets.sets[number] for number in plan.dataset)
