@@ -27,6 +27,7 @@ from shards.rng import integers_below, uniforms
 __all__ = [
     "STREAM_PAIR",
     "STREAM_SEARCH",
+    "STREAM_STEPS",
     "STREAM_TEMPLATE",
     "PairKinds",
     "PairTables",
@@ -36,8 +37,13 @@ __all__ = [
 ]
 
 # Streams of random numbers; one for every purpose. A number once given never changes its meaning.
-# Reserved: 3 and 4, kernels of the blur of template and search; 5, boxes and fills of occlusion.
 STREAM_PAIR, STREAM_TEMPLATE, STREAM_SEARCH = 0, 1, 2
+STREAM_STEPS = {  # what the optional steps of template (z) and search (x) draw further
+    ("blur", "z"): 3,
+    ("blur", "x"): 4,
+    ("occlusion", "x"): 5,
+    ("occlusion", "z"): 6,
+}
 _WIDTH = 8
 _DATASET, _CATEGORY, _TEMPLATE, _KIND, _SEARCH, _OTHER_CATEGORY, _OTHER = range(7)
 SAME_INSTANCE, SAME_CATEGORY, ANY = 0, 1, 2

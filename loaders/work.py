@@ -10,8 +10,8 @@ import numpy.typing as npt
 import torch
 
 from loaders.config import PairConfig
-from loaders.plan import STREAM_SEARCH, STREAM_TEMPLATE, Plan, plan_batch
-from loaders.recipe import DRAW_WIDTH, Params, draw
+from loaders.plan import STREAM_SEARCH, STREAM_STEPS, STREAM_TEMPLATE, Plan, plan_batch
+from loaders.recipe import DRAW_WIDTH, Half, Params, Step, draw
 from loaders.sets import DataSet, DataSets
 from shards.errors import BadSample
 from shards.geometry import Float
@@ -127,17 +127,30 @@ def prepare(
     plan = plan_batch(sets.tables, config.seed, epoch, start, count, step)
     u_z = uniforms(config.seed, STREAM_TEMPLATE, epoch, start, count, DRAW_WIDTH, step)
     u_x = uniforms(config.seed, STREAM_SEARCH, epoch, start, count, DRAW_WIDTH, step)
+
+    def more(name: Step, half: Half, at: npt.NDArray[np.int64], width: int) -> Float:
+        stream = STREAM_STEPS[name, half]
+        rows = [uniforms(config.seed, stream, epoch, int(i), 1, width) for i in plan.sample[at]]
+        return np.concatenate(rows) if rows else np.empty((0, width))
+
+    sources = tuple(sets.sets[number] for number in plan.dataset)
+    template_boxes, search_boxes = (
+        _boxes(sources, plan.template_row),
+        _boxes(sources, plan.search_row),
+    )
     z, x = draw(
         config.recipe,
         plan.is_image,
         u_z,
         u_x,
+        template_boxes,
+        search_boxes,
+        more,
         template_px=config.template_px,
         search_px=config.search_px,
         frame_px=sets.crop_size,
         grid=sets.grid,
     )
-    sources = tuple(sets.sets[number] for number in plan.dataset)
     others, mask = _other_boxes(sources, plan.search_row)
     mapped: Float = x.boxes(others)
     return Work(
@@ -145,8 +158,8 @@ def prepare(
         plan=plan,
         template=Crops(sources=sources, rows=plan.template_row, params=z),
         search=Crops(sources=sources, rows=plan.search_row, params=x),
-        template_box=z.boxes(_boxes(sources, plan.template_row)),
-        search_box=x.boxes(_boxes(sources, plan.search_row)),
+        template_box=z.boxes(template_boxes),
+        search_box=x.boxes(search_boxes),
         other_boxes=np.where(mask[..., None], mapped, 0).astype(np.float32),
         other_mask=mask,
     )
