@@ -25,12 +25,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.case import Case, Served
 from benchmarks.derived import legacy_folder
-from benchmarks.kernel import PictureDecoder, apply
+from benchmarks.kernel import Kernel
 from benchmarks.pairs import pair_config
 from loaders.sets import open_sets
 from loaders.work import Crops, prepare
 from shards.errors import DataError
-from shards.geometry import touched
 from shards.legacy import legacy_names
 from shards.zip_members import STORED, members
 
@@ -96,7 +95,7 @@ class TunedBatches(Dataset[Batch]):
             name, _ = legacy_names(source.manifest.name)
             path = legacy_folder(case.derived_folder, source.manifest) / name
             self._zips[id(source)] = MemoryZip(path, source.index.size)
-        self._decoder: PictureDecoder | None = None
+        self._kernel = Kernel(self._sets.crop_size, self.read)
 
     def __len__(self) -> int:
         return self._case.planned_batches
@@ -128,13 +127,9 @@ class TunedBatches(Dataset[Batch]):
         return out
 
     def _fill(self, crops: Crops, out: npt.NDArray[np.uint8]) -> None:
-        if self._decoder is None:  # in the worker: a decoder does not survive a fork
-            self._decoder = PictureDecoder(self._sets.crop_size)
-        frame = (self._sets.crop_size,) * 2
-        regions = touched(crops.params.frame_from_crop, crops.params.out_px, frame)
+        regions = crops.params.decode_regions()
         for i in range(len(crops)):
-            picture, corner = self._decoder.decode(self.read(crops, i), regions[i])
-            apply(picture, crops.params, i, out[i], corner)
+            self._kernel.make(crops, i, regions[i], out[i])
 
 
 def start_worker(_: int) -> None:
