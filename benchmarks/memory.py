@@ -25,7 +25,7 @@ from benchmarks.contestants import Entry, named
 from benchmarks.data import DataConfig, render_track
 from benchmarks.derived import ensure
 from benchmarks.runner import Outcome, run_once
-from shards.errors import MismatchError
+from shards.errors import MismatchError, StorageError
 from shards.format import MANIFEST_NAME, Manifest, Sample, shard_name
 from shards.writer import finish, write_shard
 
@@ -161,6 +161,7 @@ def measure_memory(
     the result, as its JSON has it
     """
     run = result.start("memory", command)
+    _check_room(out, sizes_gb)
     ours, tuned = (named([name])[0] for name in ("cpu", "zip-tuned"))
     ordered = sorted(sizes_gb)
     runs: list[dict[str, Any]] = []
@@ -192,6 +193,19 @@ def measure_memory(
         "soak": soak,
         "claims": claims_of(claims(ordered[0], ordered[-1]), _values(runs, soak)),
     }
+
+
+def _check_room(out: Path, sizes_gb: Sequence[float]) -> None:
+    """Refuse at once what would fill the disk: shards and zip of every size, and a margin."""
+    needed = 2.2e9 * sum(sizes_gb)
+    there = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
+    place = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(place).free
+    if needed > free + there:
+        raise StorageError(
+            f"{out}: needs {needed / 1e9:,.1f} GB, {free / 1e9:,.1f} GB are free; name another "
+            "--out or smaller --gb"
+        )
 
 
 def _make(folder: Path, gb: float, batches: int, threads: int) -> Case:

@@ -46,7 +46,7 @@ def lines(facts: Mapping[str, Any]) -> Iterator[str]:
         f"pixels {setting['pixels']}, batches of {facts['batch_size']}; "
         f"{setting['pictures']:,} pictures, {setting['data_bytes'] / 1e6:,.1f} MB"
     )
-    header = ("stage", "1 thread, pairs/s", f"{threads} threads, pairs/s", "ms a pair")
+    header = ("stage", "1 thread, pairs/s", f"{threads} thread(s), pairs/s", "ms a pair")
     rows = [
         (name, _rate(one), _rate(every), f"{1e3 / every:.3f}") for name, one, every in _rows(facts)
     ]

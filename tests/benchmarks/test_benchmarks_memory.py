@@ -13,7 +13,7 @@ from benchmarks.case import Case
 from benchmarks.contestants import Entry
 from benchmarks.memory import claims, measure_memory, repeated_pictures, soak_facts
 from benchmarks.runner import Outcome
-from shards.errors import MismatchError
+from shards.errors import MismatchError, StorageError
 from shards.index import Index
 from shards.verify import verify
 
@@ -95,6 +95,12 @@ def test_shares_are_of_whole_process_trees(tmp_path: Path, keep: bool) -> None:
     section = report.memory_section({**run, "command": "c"})
     assert "zip-tuned at 0.0008 GB 4,000 MB" in section
     assert "Soak of 9.97 minutes, 20 batches" in section
+
+
+def test_too_little_room_is_told_before_anything_is_made(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"needs 2,200,002\.2 GB, .* GB are free"):
+        measure_memory(tmp_path / "out", [1, 1e6], 0, 200, 2, False, "c", lambda _: None)
+    assert not (tmp_path / "out").exists()
 
 
 def test_bars_are_those_of_the_promise() -> None:
