@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import result, table
-from benchmarks.limits import LIMITS_HEADER, limits_rows
+from benchmarks.bars import bars_lines
+from benchmarks.claims import CLAIMS_HEADER, claim_rows
+from benchmarks.memory import memory_lines
 from benchmarks.pack import PACK_HEADER, pack_rows, profile_rows
 from shards.errors import FormatError
 from shards.storage import FolderSink
@@ -29,7 +31,22 @@ def loaders_section(run: Mapping[str, Any]) -> str:
 
 def limits_section(run: Mapping[str, Any]) -> str:
     """Table of the promises in numbers."""
-    return "\n\n".join([table.markdown(limits_rows(run), LIMITS_HEADER), _made(run)])
+    return _claims(run, [])
+
+
+def bars_section(run: Mapping[str, Any]) -> str:
+    """Table of the promises about speed, and what they were measured on."""
+    return _claims(run, bars_lines(run))
+
+
+def memory_section(run: Mapping[str, Any]) -> str:
+    """Table of the promises about memory, and the figures behind them."""
+    return _claims(run, memory_lines(run))
+
+
+def _claims(run: Mapping[str, Any], lines: list[str]) -> str:
+    told = [" ".join(lines)] if lines else []
+    return "\n\n".join([table.markdown(claim_rows(run), CLAIMS_HEADER), *told, _made(run)])
 
 
 def pack_section(run: Mapping[str, Any]) -> str:
@@ -66,6 +83,8 @@ class Section:
 
 SECTIONS = (
     Section(name="loaders", file="loaders-cpu.json", kind="loaders", render=loaders_section),
+    Section(name="bars", file="bars-cpu.json", kind="bars", render=bars_section),
+    Section(name="memory", file="memory-cpu.json", kind="memory", render=memory_section),
     Section(name="limits", file="limits-cpu.json", kind="limits", render=limits_section),
     Section(name="pack", file="pack-cpu.json", kind="pack", render=pack_section),
 )
