@@ -3,11 +3,11 @@
 The honest rival of shards on disk. The whole zip is one buffer that forked workers share; where a
 member lies is a NumPy table, not a million ZipInfo objects. A worker of torch's DataLoader makes a
 whole batch at once: it plans it, decodes and augments with `benchmarks.kernel` straight into one
-block of shared memory (a fresh one for every batch, as any loader that gives its batches away
-needs), and only a handle goes to the consumer. One OpenCV thread a worker. glibc's moving mmap
-threshold, which lets such workers grow by gigabytes, is pinned. Pairs, crops, colours and the
-layout of the pixels are those of our ``cpu`` backend. In its favour: it does not check the bytes
-that it reads.
+block of shared memory, and only a handle goes to the consumer. The block is a fresh one for every
+batch, which is torch's own way and lets the consumer keep what it was given; its page faults are
+the price of processes. One OpenCV thread a worker; glibc's moving mmap threshold, which lets such
+workers grow by gigabytes, is pinned. Pairs, crops, colours and the layout of the pixels are those
+of our ``cpu`` backend. In its favour: it does not check the bytes that it reads.
 """
 
 from __future__ import annotations
