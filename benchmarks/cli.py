@@ -23,7 +23,7 @@ DEFAULT_DATA = Path("data/bench")
 DEFAULT_REAL = Path("data/bench-real")
 DEFAULT_DERIVED = Path("data/bench-derived")
 RESULTS = Path(__file__).parent / "results"
-README = Path(__file__).parent.parent / "README.md"
+CHECKOUT = Path(__file__).parent.parent
 JSON_FILE = click.option(
     "--json",
     "json_file",
@@ -262,12 +262,9 @@ def bars(
     json_file: Path | None,
 ) -> None:
     """Check the promises about local speed: decode units, both zip baselines, threads, start."""
-    from benchmarks.bars import bars_lines, measure_bars, real_data
+    from benchmarks.bars import bars_lines, measure_bars
 
-    folder = data_folder or real_data(DEFAULT_REAL)
-    if folder is None:
-        folder = DEFAULT_DATA
-        _make_data(DataConfig(), folder)
+    folder = _real_or_made(data_folder)
     case = Case(data=str(folder), derived=str(derived), pairs=-(-pairs // 32) * 32, threads=2)
     run = measure_bars(case, repeats, _command(), available_bytes() // 2, _say)
     _judge(ctx, run, bars_lines(run), check, json_file)
@@ -327,6 +324,41 @@ def memory(
     _judge(ctx, run, memory_lines(run), check, json_file)
 
 
+@main.command(epilog="Example: python -m benchmarks costs --json costs.json")
+@click.option(
+    "--data",
+    "data_folder",
+    type=click.Path(path_type=Path),
+    help="A packed data set, or a parent of such.  [default: the pictures of "
+    "$SIAMSTREAM_TEST_DATA, packed into data/bench-real; without it data/bench, made if absent]",
+)
+@click.option("--pairs", type=click.IntRange(8), default=128, show_default=True)
+@click.option("--repeats", type=click.IntRange(1), default=7, show_default=True)
+@JSON_FILE
+def costs(data_folder: Path | None, pairs: int, repeats: int, json_file: Path | None) -> None:
+    """Measure what each step of a pair costs one thread, in microseconds and decode units."""
+    from benchmarks.costs import COSTS_HEADER, costs_lines, costs_rows, measure_costs
+
+    folder = _real_or_made(data_folder)
+    case = Case(data=str(folder), derived=str(DEFAULT_DERIVED), pairs=-(-pairs // 32) * 32)
+    run = measure_costs(case, repeats, _command(), _say)
+    _show(costs_rows(run), COSTS_HEADER, costs_lines(run))
+    if json_file is not None:
+        result.write(json_file, run)
+        _say(f"{json_file}: written")
+
+
+def _real_or_made(given: Path | None) -> Path:
+    """Folder of the data: as given, else real pictures where there are some, else made."""
+    from benchmarks.bars import real_data
+
+    folder = given or real_data(DEFAULT_REAL)
+    if folder is None:
+        folder = DEFAULT_DATA
+        _make_data(DataConfig(), folder)
+    return folder
+
+
 @main.command(epilog="Example: python -m benchmarks pack --frames 300 --json pack.json")
 @click.option(
     "--out",
@@ -370,10 +402,10 @@ def pack(
 
 @main.command("report", epilog="Example: python -m benchmarks report --check")
 @click.option(
-    "--readme",
-    type=click.Path(path_type=Path, dir_okay=False),
-    default=README,
-    help="File with the markers.  [default: the checkout's README.md]",
+    "--root",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=CHECKOUT,
+    help="Folder of README.md and docs/.  [default: this checkout]",
 )
 @click.option(
     "--results",
@@ -381,12 +413,14 @@ def pack(
     default=RESULTS,
     help="Folder of results.  [default: benchmarks/results]",
 )
-@click.option("--check", is_flag=True, help="Change nothing; exit 1 if the README is stale.")
+@click.option("--check", is_flag=True, help="Change nothing; exit 1 if a document is stale.")
 @click.pass_context
-def write_report(ctx: click.Context, readme: Path, results: Path, check: bool) -> None:
-    """Write the README's tables from the committed results."""
-    fresh = report.write(readme, results, check)
-    if check and not fresh:
-        _say(f"{readme} is stale: run 'python -m benchmarks report'")
+def write_report(ctx: click.Context, root: Path, results: Path, check: bool) -> None:
+    """Write the tables of README.md and docs/ from the committed results."""
+    stale = report.write(root, results, check)
+    for path in stale:
+        _say(f"{path}: {'stale, run python -m benchmarks report' if check else 'written'}")
+    if not stale:
+        _say(f"{root}: the documents are up to date")
+    if stale and check:
         ctx.exit(1)
-    _say(f"{readme}: {'up to date' if fresh else 'written'}")

@@ -105,7 +105,7 @@ def test_a_result_makes_the_readmes_table_and_check_sees_when_it_is_stale(
     (results / "loaders-cpu.json").write_bytes(compared[1].read_bytes())
     begin, end = "<!-- benchmarks:loaders:begin -->", "<!-- benchmarks:loaders:end -->"
     readme.write_text(f"# Top\n\n{begin}\nold\n{end}\n\nbottom\n")
-    arguments = ["report", "--readme", str(readme), "--results", str(results)]
+    arguments = ["report", "--root", str(tmp_path), "--results", str(results)]
     cli = CliRunner()
 
     stale = cli.invoke(main, [*arguments, "--check"])
@@ -141,7 +141,7 @@ def test_a_result_makes_the_readmes_table_and_check_sees_when_it_is_stale(
 def test_missing_markers_are_an_error(tmp_path: Path, text: str) -> None:
     (tmp_path / "README.md").write_text(text)
     with pytest.raises(FormatError, match="benchmarks:loaders"):
-        report.write(tmp_path / "README.md", tmp_path, check=False)
+        report.write(tmp_path, tmp_path, check=False)
     assert (tmp_path / "README.md").read_text() == text
 
 
@@ -329,7 +329,9 @@ def test_an_unknown_module_makes_a_contestant_absent() -> None:
 # ---- command line -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["data", "loaders", "limits", "bars", "memory", "report"])
+@pytest.mark.parametrize(
+    "command", ["data", "loaders", "limits", "bars", "memory", "costs", "report"]
+)
 def test_help_ends_with_an_example(command: str) -> None:
     outcome = CliRunner().invoke(main, [command, "--help"])
     assert outcome.exit_code == 0
@@ -362,10 +364,12 @@ def test_no_data_is_one_line_and_exit_1(tmp_path: Path) -> None:
     assert "none" in outcome.stderr
 
 
-def test_every_section_of_the_readme_comes_from_a_committed_result() -> None:
+def test_every_section_of_the_documents_comes_from_a_committed_result() -> None:
     root = Path(report.__file__).parents[1]
-    text = report.update(
-        (root / "README.md").read_text(), root / "benchmarks" / "results", "README"
+    results = root / "benchmarks" / "results"
+    text = "".join(
+        report.update((root / document).read_text(), document, results, document)
+        for document in {section.document for section in report.SECTIONS}
     )
-    for words in ("zip-published", "open an index of 1,000,000 rows", "inside 1080p"):
+    for words in ("zip-published", "open an index of 1,000,000 rows", "inside 1080p", "filter2D"):
         assert words in text
