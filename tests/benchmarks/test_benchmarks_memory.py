@@ -66,7 +66,7 @@ def test_shares_are_of_whole_process_trees(tmp_path: Path, keep: bool) -> None:
     def once(entry: Entry, case: Case, every_s: float = 0.5) -> Outcome:
         cases.append((entry.name, case))
         assert (Path(case.data) / "manifest.json").is_file()
-        large = "0.0008" in case.data
+        large = "/0.0008gb/" in case.data
         beyond = {"cpu": 80.0, "zip-tuned": 3700.0 if large else 900.0}[entry.name]
         figures = {
             "memory_imports_mb": 300.0,
