@@ -309,6 +309,7 @@ def memory(
     sizes_gb: list[float],
     minutes: float,
     batches: int,
+    repeats: int,
     threads: int,
     out: Path,
     keep: bool,
@@ -320,7 +321,7 @@ def memory(
 
     if batches <= MIN_BATCHES:
         _say(f"Note: {batches} batches; worker processes reach their peak after {MIN_BATCHES}")
-    run = measure_memory(out, sizes_gb, minutes, batches, threads, keep, _command(), _say)
+    run = measure_memory(out, sizes_gb, minutes, batches, repeats, threads, keep, _command(), _say)
     _judge(ctx, run, memory_lines(run), check, json_file)
 
 

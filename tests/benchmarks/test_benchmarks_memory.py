@@ -67,7 +67,11 @@ def test_shares_are_of_whole_process_trees(tmp_path: Path, keep: bool) -> None:
         cases.append((entry.name, case))
         assert (Path(case.data) / "manifest.json").is_file()
         large = "/0.0008gb/" in case.data
-        beyond = {"cpu": 80.0, "zip-tuned": 3700.0 if large else 900.0}[entry.name]
+        # one more batch alive in one of three runs is no growth
+        beyond = {
+            "cpu": 105.0 if len(cases) == 5 else 80.0,
+            "zip-tuned": 3700.0 if large else 900.0,
+        }[entry.name]
         figures = {
             "memory_imports_mb": 300.0,
             "memory_peak_beyond_imports_mb": beyond,
@@ -78,7 +82,7 @@ def test_shares_are_of_whole_process_trees(tmp_path: Path, keep: bool) -> None:
         return Outcome(label="x", figures=figures, memory=series)
 
     run = measure_memory(
-        tmp_path / "out", [0.0008, 0.0004], 10, 200, 2, keep, "c", lambda _: None, once
+        tmp_path / "out", [0.0008, 0.0004], 10, 200, 3, 2, keep, "c", lambda _: None, once
     )
     medians = {claim["key"]: claim["summary"]["median"] for claim in run["claims"]}
     assert medians == {
@@ -87,10 +91,11 @@ def test_shares_are_of_whole_process_trees(tmp_path: Path, keep: bool) -> None:
         "growth_mb": 0.0,
         "first_batch_s": 0.5,
     }
-    assert [name for name, _ in cases] == ["cpu", "zip-tuned", "cpu", "zip-tuned", "cpu"]
-    assert [case.batches for _, case in cases[:4]] == [200] * 4
+    one_size = ["cpu", "cpu", "cpu", "zip-tuned"]
+    assert [name for name, _ in cases] == [*one_size, *one_size, "cpu"]
+    assert [case.batches for _, case in cases[:8]] == [200] * 8
     soak = cases[-1][1]
-    assert (soak.limit_s, soak.data) == (600, cases[2][1].data)
+    assert (soak.limit_s, soak.data) == (600, cases[4][1].data)
     assert (tmp_path / "out").exists() is keep
     section = report.memory_section({**run, "command": "c"})
     assert "zip-tuned at 0.0008 GB 4,000 MB" in section
@@ -99,7 +104,7 @@ def test_shares_are_of_whole_process_trees(tmp_path: Path, keep: bool) -> None:
 
 def test_too_little_room_is_told_before_anything_is_made(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"needs 2,200,002\.2 GB, .* GB are free"):
-        measure_memory(tmp_path / "out", [1, 1e6], 0, 200, 2, False, "c", lambda _: None)
+        measure_memory(tmp_path / "out", [1, 1e6], 0, 200, 3, 2, False, "c", lambda _: None)
     assert not (tmp_path / "out").exists()
 
 
@@ -107,7 +112,7 @@ def test_bars_are_those_of_the_promise() -> None:
     bars = {claim.key: (claim.bar, claim.least) for claim in claims(1, 4)}
     assert bars == {
         "x_of_zip_tuned": (0.2, False),
-        "x_of_small": (1.05, False),
+        "x_of_small": (1.1, False),
         "growth_mb": (10, False),
         "first_batch_s": (1, False),
     }
