@@ -4,9 +4,9 @@ Question: is the memory of ours independent of the data, flat over a long run, a
 what a zip in memory takes? Method: ours and ``zip-tuned`` over data of each size, in fresh
 processes, over more than 150 batches; then ours alone for minutes on the largest (the soak),
 looked at every two seconds. Memory is private and shared memory of the whole process tree
-(`benchmarks.proc`), the imports included. It hardly depends on how busy the machine is: the peak of
-ours moves by a batch or two that happen to be alive at once, so ours runs three times. The data hold
-few distinct pictures under many names, so that gigabytes are made in a minute.
+(`benchmarks.proc`), the imports included. It hardly depends on how busy the machine is: the peak
+of ours moves by a batch or two that happen to be alive at once, so ours runs three times. The data
+hold few distinct pictures under many names, so that gigabytes are made in a minute.
 """
 
 from __future__ import annotations
