@@ -292,6 +292,9 @@ def _sizes(_: click.Context, __: click.Parameter, value: str) -> list[float]:
     help="Of the soak on the largest; 0: none.",
 )
 @click.option("--batches", type=click.IntRange(1), default=200, show_default=True, help="Of a run.")
+@click.option(
+    "--repeats", type=click.IntRange(1), default=3, show_default=True, help="Of ours, by size."
+)
 @click.option("--threads", type=click.IntRange(1), default=2, show_default=True)
 @click.option(
     "--out",

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
-from benchmarks import memory, report
+from benchmarks import memory, report, result
 from benchmarks.case import Case
+from benchmarks.cli import main
 from benchmarks.contestants import Entry
 from benchmarks.memory import claims, measure_memory, repeated_pictures, soak_facts
 from benchmarks.runner import Outcome
@@ -100,6 +102,29 @@ def test_shares_are_of_whole_process_trees(tmp_path: Path, keep: bool) -> None:
     section = report.memory_section({**run, "command": "c"})
     assert "zip-tuned at 0.0008 GB 4,000 MB" in section
     assert "Soak of 9.97 minutes, 20 batches" in section
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small")
+def test_the_command_from_end_to_end(tmp_path: Path) -> None:
+    out, file = tmp_path / "out", tmp_path / "m.json"
+    arguments = (
+        f"memory --gb 0.0004,0.0008 --minutes 0 --batches 2 --repeats 1 --threads 1 --check "
+        f"--out {out} --json {file}"
+    )
+    outcome = CliRunner().invoke(main, arguments.split())
+    assert outcome.exit_code == 1, outcome.output  # a zip of a megabyte weighs nothing
+    assert "peak after 150" in outcome.stderr
+    assert "memory at 0.0008 GB as a share of zip-tuned's" in outcome.stdout
+    run = result.read(file, "memory")
+    assert [(one["name"], one["gb"]) for one in run["runs"]] == [
+        ("cpu", 0.0004), ("zip-tuned", 0.0004), ("cpu", 0.0008), ("zip-tuned", 0.0008)
+    ]  # fmt: skip
+    assert run["soak"] is None
+    assert {claim["key"]: claim["holds"] for claim in run["claims"]} == {
+        "x_of_zip_tuned": False, "x_of_small": True, "first_batch_s": True
+    }  # fmt: skip
+    assert not out.exists()
 
 
 def test_too_little_room_is_told_before_anything_is_made(tmp_path: Path) -> None:
