@@ -27,7 +27,9 @@ from shards.rng import integers_below, uniforms
 __all__ = [
     "STREAM_PAIR",
     "STREAM_SEARCH",
+    "STREAM_SHARDS",
     "STREAM_TEMPLATE",
+    "STREAM_WINDOW",
     "PairKinds",
     "PairTables",
     "Plan",
@@ -38,6 +40,8 @@ __all__ = [
 # Streams of random numbers; one for every purpose. A number once given never changes its meaning.
 # Reserved: 3 and 4, kernels of the blur of template and search; 5, boxes and fills of occlusion.
 STREAM_PAIR, STREAM_TEMPLATE, STREAM_SEARCH = 0, 1, 2
+# Of ``data.storage: sequential``: orders of the shards; pairs in the window.
+STREAM_SHARDS, STREAM_WINDOW = 20, 21
 _WIDTH = 8
 _DATASET, _CATEGORY, _TEMPLATE, _KIND, _SEARCH, _OTHER_CATEGORY, _OTHER = range(7)
 SAME_INSTANCE, SAME_CATEGORY, ANY = 0, 1, 2

@@ -1,0 +1,310 @@
+"""Where whole files come from, start to end: a folder, HTTP, an object store, a command.
+
+Shard names and URLs never reach webdataset's own openers, which run a shell for ``pipe:``. A
+command comes only from the command line (``--data 'pipe:...' --allow-pipe``), never from a
+configuration, a manifest or an index.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shlex
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol, cast
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+from urllib.request import urlopen
+
+from configs.strict import ConfigError
+from loaders.config import PIPE, PIPE_RULE
+from loaders.sets import may_hold
+from shards.errors import SiamstreamError, StorageError
+from shards.format import MANIFEST_NAME, Manifest, check_dataset_name, dataset_folders
+
+__all__ = ["Command", "Source", "find_manifests", "is_url", "open_source"]
+
+OBJECT_STORES = ("s3", "gs", "az")
+_CHUNK = 1 << 20
+
+
+class Source(Protocol):
+    """A place with files that are read from start to end."""
+
+    def open(self, name: str) -> BinaryIO:
+        """Open a file; raises `FileNotFoundError` or another `OSError`, or `StorageError`."""
+
+    def where(self, name: str) -> str:
+        """Full name of a file, for messages."""
+
+    def abort(self) -> None:
+        """Make reads that hang end, where that is possible."""
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """Files below a folder: a disk or a network mount."""
+
+    path: Path
+
+    def open(self, name: str) -> BinaryIO:
+        """Open a file."""
+        return (self.path / name).open("rb", buffering=_CHUNK)
+
+    def where(self, name: str) -> str:
+        """Path of a file."""
+        return str(self.path / name)
+
+    def abort(self) -> None:
+        """Nothing can end a read that hangs in the kernel."""
+
+
+@dataclass(frozen=True, slots=True)
+class Web:
+    """Files of a web server: one plain GET a file, no ranges."""
+
+    url: str
+    timeout_s: float
+
+    def open(self, name: str) -> BinaryIO:
+        """Ask for a file."""
+        try:
+            reply = urlopen(self.where(name), timeout=self.timeout_s)  # http and https only
+        except HTTPError as error:
+            error.close()
+            if error.code in (404, 410):
+                raise FileNotFoundError(f"{error.code} {error.reason}") from error
+            raise OSError(f"the server answers {error.code} {error.reason}") from error
+        return cast(BinaryIO, reply)
+
+    def where(self, name: str) -> str:
+        """URL of a file."""
+        return f"{self.url}/{name}"
+
+    def abort(self) -> None:
+        """The socket has a time limit."""
+
+
+class _Chunks(io.RawIOBase):
+    """A file made of chunks that come one after the other."""
+
+    def __init__(self, chunks: Iterator[Any], errors: type[Exception]) -> None:
+        self._chunks, self._left, self._errors = chunks, memoryview(b""), errors
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            while not self._left:
+                self._left = memoryview(next(self._chunks, b""))
+                if not self._left:
+                    return 0
+        except self._errors as error:
+            raise OSError(" ".join(str(error).split())[:300]) from error
+        size = min(len(buffer), len(self._left))
+        buffer[:size] = self._left[:size]
+        self._left = self._left[size:]
+        return size
+
+
+@dataclass(frozen=True, slots=True)
+class Objects:
+    """Files of an object store, streamed by obstore; credentials come from the environment."""
+
+    url: str
+    timeout_s: float
+
+    def open(self, name: str) -> BinaryIO:
+        """Ask for an object."""
+        try:
+            import obstore
+            from obstore.exceptions import BaseError
+            from obstore.store import from_url
+        except ImportError as error:
+            raise SiamstreamError(
+                f"{self.url} needs the package obstore: pip install 'siamstream[remote]'"
+            ) from error
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+        client: Any = {"allow_http": endpoint.startswith("http://"), "timeout": "3600s"}
+        retry: Any = {"retry_timeout": timedelta(seconds=self.timeout_s)}
+        try:
+            store = from_url(self.url, client_options=client, retry_config=retry)
+            found = obstore.get(store, name)
+        except BaseError as error:
+            raise OSError(" ".join(str(error).split())[:300]) from error
+        chunks = iter(found.stream(min_chunk_size=_CHUNK))
+        return cast(BinaryIO, io.BufferedReader(_Chunks(chunks, BaseError), _CHUNK))
+
+    def where(self, name: str) -> str:
+        """URL of an object."""
+        return f"{self.url}/{name}"
+
+    def abort(self) -> None:
+        """Obstore's requests have limits."""
+
+
+class _Output(io.RawIOBase):
+    """What a shell command prints; a failing command is an error at its end."""
+
+    def __init__(self, command: str) -> None:
+        self._messages = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the command)
+        self._process = subprocess.Popen(
+            command,
+            shell=True,  # a command line is what the user gave
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=self._messages,
+            start_new_session=True,
+        )
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        assert self._process.stdout is not None
+        size: int = cast(io.BufferedReader, self._process.stdout).readinto1(buffer)
+        if not size and self._process.wait():
+            self._messages.seek(0)
+            said = self._messages.read(300).decode(errors="replace").split()
+            raise OSError(f"the command ended with {self._process.returncode}: {' '.join(said)}")
+        return size
+
+    def kill(self) -> None:
+        """End the command and everything that it started."""
+        with suppress(ProcessLookupError):
+            if self._process.poll() is None:
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        if not self.closed:
+            self.kill()
+            self._process.wait()
+            assert self._process.stdout is not None
+            self._process.stdout.close()
+            self._messages.close()
+        super().close()
+
+
+class Command:
+    """Files that a shell command prints.
+
+    Parameters
+    ----------
+    command : with ``{}`` where the file's name belongs: ``manifest.json``, or
+        ``lasot/lasot-000000.tar`` where it prints a parent of several data sets
+
+    Raises
+    ------
+    ConfigError : if it has no ``{}``
+    """
+
+    def __init__(self, command: str) -> None:
+        if "{}" not in command:
+            raise ConfigError(
+                f"{PIPE}{command}: write {{}} where the file's name belongs, as in "
+                "--data 'pipe:ssh store cat /data/shards/{}' --allow-pipe"
+            )
+        self._command, self._running = command, dict[int, _Output]()
+
+    def open(self, name: str) -> BinaryIO:
+        """Start the command for a file."""
+        output = _Output(self.where(name).removeprefix(PIPE))
+        self._running = {i: one for i, one in self._running.items() if not one.closed}
+        self._running[id(output)] = output
+        return cast(BinaryIO, io.BufferedReader(output, _CHUNK))
+
+    def where(self, name: str) -> str:
+        """Return the command line."""
+        return PIPE + self._command.replace("{}", shlex.quote(name))
+
+    def abort(self) -> None:
+        """Kill what runs."""
+        for output in list(self._running.values()):
+            if not output.closed:
+                output.kill()
+
+
+def is_url(path: str) -> bool:
+    """Whether files come from a server instead of a folder."""
+    return "://" in path
+
+
+def open_source(path: str, timeout_s: float, command: str | None = None) -> Source:
+    """Return the place that a path names.
+
+    Parameters
+    ----------
+    path : folder, or ``http(s)://``, ``s3://``, ``gs://``, ``az://`` URL
+    timeout_s : longest wait for a server
+    command : of the command line, in place of the path
+
+    Raises
+    ------
+    ConfigError : if it is a URL of another kind, or a command that is not allowed
+    """
+    if command is not None:
+        return Command(command)
+    if path.startswith(PIPE):
+        raise ConfigError(f"data.path {path!r}: {PIPE_RULE}")
+    if not is_url(path):
+        return Folder(Path(path))
+    scheme = urlsplit(path).scheme
+    if scheme in ("http", "https"):
+        return Web(path.rstrip("/"), timeout_s)
+    if scheme in OBJECT_STORES:
+        return Objects(path.rstrip("/"), timeout_s)
+    known = ", ".join(f"{one}://" for one in ("http", "https", *OBJECT_STORES))
+    raise ConfigError(f"data.path {path!r}: sequential storage reads folders and {known}")
+
+
+def find_manifests(
+    source: Source, names: tuple[str, ...], only: tuple[str, ...] = ()
+) -> Mapping[str, Manifest]:
+    """Manifests by the prefix of their files' names, ``""`` or ``"<data set>/"``.
+
+    Parameters
+    ----------
+    source : the data set, or a parent of some
+    names : of data sets to look for, where a place cannot be listed
+    only : those that are wanted, if not all: others may well be damaged
+
+    Raises
+    ------
+    FormatError : if one is damaged
+    StorageError : if one cannot be read
+    """
+    if isinstance(source, Folder):
+        folders = dataset_folders(source.path)
+        if only and len(folders) > 1:
+            folders = [folder for folder in folders if may_hold(folder, only)]
+        prefixes = ["" if one == source.path else f"{one.name}/" for one in folders]
+    else:
+        prefixes = ["", *(f"{check_dataset_name(name)}/" for name in names)]
+    found: dict[str, Manifest] = {}
+    failure: StorageError | None = None
+    for prefix in prefixes:
+        where = source.where(prefix + MANIFEST_NAME)
+        try:
+            with source.open(prefix + MANIFEST_NAME) as handle:
+                data = handle.read()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            failure = failure or StorageError(f"{where}: cannot be read: {error}")
+            if isinstance(source, Command):  # it cannot tell an absent file from other failures
+                continue
+            raise failure from error
+        found[prefix] = Manifest.from_json(data, where)
+        if not prefix:
+            break
+    if failure and not found:
+        raise failure
+    return found
