@@ -180,8 +180,8 @@ class PairLoader:
         self, future: Future[tuple[Work, Any]], deadline: float
     ) -> tuple[Work, torch.Tensor, torch.Tensor]:
         try:
-            work, handle = future.result(max(0.0, deadline - time.perf_counter()))
-            left_s = max(0.0, deadline - time.perf_counter())
+            work, handle = self._made(future, deadline)
+            left_s = max(0.0, self._late(deadline) - time.perf_counter())
             return work, *self._backend.finish(handle, left_s)
         except FutureTimeout as error:
             self._stalled = True
@@ -189,6 +189,19 @@ class PairLoader:
                 f"epoch {self._position[0]}, samples from {self._position[1]}: no batch within "
                 f"data.timeout_s={self.config.timeout_s:g} s; storage stalls or decoding hangs"
             ) from error
+
+    def _late(self, deadline: float) -> float:
+        """A stream that still comes on, as on its way to a position, is not late."""
+        return max(deadline, self._works.heard() + self.config.timeout_s)
+
+    def _made(self, future: Future[tuple[Work, Any]], deadline: float) -> tuple[Work, Any]:
+        while True:
+            left_s = self._late(deadline) - time.perf_counter()
+            try:
+                return future.result(max(0.0, left_s))
+            except FutureTimeout:
+                if future.done() or self._late(deadline) <= time.perf_counter():
+                    raise
 
     def _hand_over(
         self, work: Work, template: torch.Tensor, search: torch.Tensor, started: float

@@ -13,7 +13,6 @@ is exact at the same world size and refused at another, whose ranks would hold o
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -22,11 +21,12 @@ import numpy as np
 
 from configs.strict import ConfigError
 from loaders.config import PairConfig
+from loaders.dealing import Stream, shard_order, stream
 from loaders.plan import Plan, SamplerConfig
 from loaders.sets import HOW_TO_GET_DATA, Chosen, choose, common_form, default_shards, leaving
 from loaders.sources import Folder, Source, find_manifests, open_source
-from loaders.streaming import Picture, ShardStream
-from loaders.window import Drawn, Stream, Window, choose_dataset, pair_uniforms, shard_order, stream
+from loaders.streaming import Picture, Progress, ShardStream
+from loaders.window import Drawn, Window, choose_dataset, pair_uniforms
 from loaders.work import Stored, Work, augment, padded
 from shards.errors import DataError, MismatchError, SiamstreamError
 from shards.format import INDEX_NAME, Manifest
@@ -48,7 +48,7 @@ class StreamSet:
 
 
 def open_streams(
-    config: PairConfig, command: str | None, stop: threading.Event
+    config: PairConfig, command: str | None, progress: Progress
 ) -> tuple[Source, Chosen[StreamSet]]:
     """Find the data sets of a configuration.
 
@@ -90,7 +90,7 @@ def open_streams(
                 found[manifest.name],
                 manifest,
                 _index(source, found[manifest.name], manifest),
-                stop,
+                progress,
             ),
             weight=use[manifest.name] / sum(use.values()),
         )
@@ -200,8 +200,8 @@ class Sequential:
         command: str | None = None,
     ) -> None:
         self._config, self._rank, self._world_size = config, rank, world_size
-        self._batch_size, self._stop = batch_size, threading.Event()
-        self._source, self.sets = open_streams(config, command, self._stop)
+        self._batch_size, self._progress = batch_size, Progress()
+        self._source, self.sets = open_streams(config, command, self._progress)
         weights = np.cumsum([one.weight for one in self.sets.sets])
         self._bounds = weights[:-1] / weights[-1]
         self._epoch: _Epoch | None = None
@@ -287,9 +287,13 @@ class Sequential:
                 "which goes on anywhere)"
             )
 
+    def heard(self) -> float:
+        """When bytes last came."""
+        return self._progress.heard
+
     def stop(self) -> None:
         """End reading."""
-        self._stop.set()
+        self._progress.stop.set()
         self._source.abort()
 
     def close(self) -> None:

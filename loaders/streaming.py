@@ -11,21 +11,22 @@ import hashlib
 import json
 import tarfile
 import threading
+import time
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+from loaders.dealing import Frame
 from loaders.sets import picture_fault
 from loaders.sources import Source
-from loaders.window import Frame
 from shards.errors import BadSample, FormatError, StorageError
 from shards.format import Manifest, Sample, sample_key
 from shards.index import Index, crc32c
 from shards.writer import tar_header
 
-__all__ = ["Picture", "ShardStream"]
+__all__ = ["Picture", "Progress", "ShardStream"]
 
 _VERIFY = "run 'python -m shards verify' on its folder"
 
@@ -73,6 +74,19 @@ class Picture:
         return Sample.from_json(self.json, f"{self.shard}: {self.key}.json")
 
 
+class Progress:
+    """What reading tells other threads, and is told by them.
+
+    Attributes
+    ----------
+    stop : set to end reading
+    heard : when bytes last came, of `time.perf_counter`
+    """
+
+    def __init__(self) -> None:
+        self.stop, self.heard = threading.Event(), 0.0
+
+
 class Stopped(Exception):
     """The loader was closed while a shard was read."""
 
@@ -80,8 +94,8 @@ class Stopped(Exception):
 class _Checked:
     """A file that is read once, while size and SHA-256 are taken."""
 
-    def __init__(self, handle: BinaryIO, where: str, size: int, stop: threading.Event) -> None:
-        self._handle, self._where, self._expected, self._stop = handle, where, size, stop
+    def __init__(self, handle: BinaryIO, where: str, size: int, progress: Progress) -> None:
+        self._handle, self._where, self._expected, self._progress = handle, where, size, progress
         self.sha256, self.bytes = hashlib.sha256(), 0
         self.failure: StorageError | None = None  # webdataset rewrites messages that pass through
         self._head = self._read(tarfile.BLOCKSIZE)
@@ -89,12 +103,13 @@ class _Checked:
             raise StorageError(f"{where}: does not begin like a tar; {_VERIFY}")
 
     def _read(self, size: int) -> bytes:
-        if self._stop.is_set():
+        if self._progress.stop.is_set():
             raise Stopped
         try:
             data = self._handle.read(size)
         except OSError as error:
             raise self._fail(f"cannot be read at byte {self.bytes}: {error}") from error
+        self._progress.heard = time.perf_counter()
         self.sha256.update(data)
         self.bytes += len(data)
         if self.bytes > self._expected:
@@ -123,7 +138,7 @@ class ShardStream:
     manifest : of the data set
     index : of the data set; pictures are checked against it when they are used. Without one a
         wrong byte is found at the end of its shard, by the manifest's SHA-256
-    stop : ends reading
+    progress : shared with whoever waits
     """
 
     def __init__(
@@ -132,9 +147,9 @@ class ShardStream:
         prefix: str,
         manifest: Manifest,
         index: Index | None,
-        stop: threading.Event,
+        progress: Progress,
     ) -> None:
-        self._source, self._prefix, self._index, self._stop = source, prefix, index, stop
+        self._source, self._prefix, self._index, self._progress = source, prefix, index, progress
         self._side, self._name = manifest.crop_size, manifest.name
         self.shards = [shard for shard in manifest.shards if shard.frames]
         rows = 0
@@ -159,7 +174,7 @@ class ShardStream:
         except OSError as error:
             raise StorageError(f"{where}: cannot be opened: {error}") from error
         with closing(handle):
-            checked = _Checked(handle, where, shard.bytes, self._stop)
+            checked = _Checked(handle, where, shard.bytes, self._progress)
             end, last, frames = 0, "its beginning", 0
             samples = _samples(checked, where)
             try:

@@ -30,6 +30,9 @@ class Works(Protocol):
     def check(self, state: Mapping[str, Any]) -> None:
         """Refuse a state that these works cannot go on from; raises `MismatchError`."""
 
+    def heard(self) -> float:
+        """When a `make` under way last came on, of `time.perf_counter`; 0: not known."""
+
     def stop(self) -> None:
         """Make a `make` under way end soon; called from another thread."""
 
@@ -74,6 +77,10 @@ class Planned:
                 "the state is that of data.storage=sequential, whose pairs are others than the "
                 "plan's; go on with --set data.storage=sequential"
             )
+
+    def heard(self) -> float:
+        """Nothing takes long, so nothing is told."""
+        return 0.0
 
     def stop(self) -> None:
         """Nothing runs long."""
