@@ -216,7 +216,7 @@ class Sequential:
             batches then fail with the same error
         """
         if self._failure and (epoch, consumed) > self._failure[0]:
-            raise self._failure[1]
+            raise self._failure[1].with_traceback(None)
         self._failure = None
         try:
             return self._make(epoch, consumed)

@@ -18,6 +18,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from loaders.dealing import Frame
 from loaders.sets import picture_fault
 from loaders.sources import Source
@@ -39,8 +41,8 @@ class Picture:
     ----------
     shard, key, offset : where it was; `offset` of its first byte in the shard
     jpg, json : the two members
-    crc : CRC-32C of the index, or None where the source has no index
     side : of the picture in pixels
+    listed : the index and the row in it, or None where the source has no index
     """
 
     shard: str
@@ -48,8 +50,8 @@ class Picture:
     offset: int
     jpg: bytes
     json: bytes
-    crc: int | None
     side: int
+    listed: tuple[Index, int] | None
 
     def read(self, row: int) -> memoryview:  # noqa: ARG002 (a picture is of one row)
         """Encoded picture, its checksum and the size in its header verified.
@@ -58,8 +60,10 @@ class Picture:
         ------
         BadSample : if the bytes are not those that were packed, or no JPEG of the right size
         """
-        if self.crc is not None and (found := crc32c(self.jpg)) != self.crc:
-            raise self.bad(0, f"CRC-32C is {found:08x}, the index says {self.crc:08x}")
+        if self.listed is not None:
+            index, at = self.listed
+            if (found := crc32c(self.jpg)) != index.crc[at]:
+                raise self.bad(0, f"CRC-32C is {found:08x}, the index says {index.crc[at]:08x}")
         fault = picture_fault(memoryview(self.jpg), self.side)
         if fault:
             raise self.bad(0, fault)
@@ -70,8 +74,20 @@ class Picture:
         return BadSample(self.shard, self.key, self.offset, reason)
 
     def sample(self) -> Sample:
-        """All facts of the sample."""
-        return Sample.from_json(self.json, f"{self.shard}: {self.key}.json")
+        """All facts of the sample.
+
+        Raises
+        ------
+        FormatError : if its description is none
+        BadSample : if its boxes are not those of the index
+        """
+        sample = Sample.from_json(self.json, f"{self.shard}: {self.key}.json")
+        if self.listed is not None:
+            index, at = self.listed
+            start, stop = index.box_start[at : at + 2]
+            if not np.array_equal(sample.boxes, index.boxes[start:stop]):
+                raise self.bad(0, "the boxes of its .json are not those of the index")
+        return sample
 
 
 class Progress:
@@ -94,9 +110,11 @@ class Stopped(Exception):
 class _Checked:
     """A file that is read once, while size and SHA-256 are taken."""
 
-    def __init__(self, handle: BinaryIO, where: str, size: int, progress: Progress) -> None:
+    def __init__(
+        self, handle: BinaryIO, where: str, size: int, progress: Progress, hashed: bool
+    ) -> None:
         self._handle, self._where, self._expected, self._progress = handle, where, size, progress
-        self.sha256, self.bytes = hashlib.sha256(), 0
+        self._hashed, self.sha256, self.bytes = hashed, hashlib.sha256(), 0
         self.failure: StorageError | None = None  # webdataset rewrites messages that pass through
         self._head = self._read(tarfile.BLOCKSIZE)
         if self._head[257:262] != b"ustar":  # nor is a compressed tar unpacked
@@ -110,7 +128,8 @@ class _Checked:
         except OSError as error:
             raise self._fail(f"cannot be read at byte {self.bytes}: {error}") from error
         self._progress.heard = time.perf_counter()
-        self.sha256.update(data)
+        if self._hashed:
+            self.sha256.update(data)
         self.bytes += len(data)
         if self.bytes > self._expected:
             raise self._fail(
@@ -136,7 +155,7 @@ class ShardStream:
     ----------
     source, prefix : where the shards are
     manifest : of the data set
-    index : of the data set; pictures are checked against it when they are used. Without one a
+    index : of the data set; what is used of a sample is checked against it before. Without one a
         wrong byte is found at the end of its shard, by the manifest's SHA-256
     progress : shared with whoever waits
     """
@@ -174,7 +193,7 @@ class ShardStream:
         except OSError as error:
             raise StorageError(f"{where}: cannot be opened: {error}") from error
         with closing(handle):
-            checked = _Checked(handle, where, shard.bytes, self._progress)
+            checked = _Checked(handle, where, shard.bytes, self._progress, self._index is None)
             end, last, frames = 0, "its beginning", 0
             samples = _samples(checked, where)
             try:
@@ -198,7 +217,8 @@ class ShardStream:
                     f"{where}: damaged or cut off after {last}: from byte {end} on there is no "
                     f"sample, and the manifest has {shard.frames - frames} more; {_VERIFY}"
                 )
-            _check_rest(checked, where, shard.bytes, shard.sha256)
+            if self._index is None:
+                _check_rest(checked, where, shard.bytes, shard.sha256)
 
     def _frame(
         self, members: Mapping[str, Any], where: str, start: int, row: int
@@ -231,20 +251,25 @@ class ShardStream:
                 f"{where}: {key} is a {facts['kind']}, unlike others of {self._name}; sequential "
                 "storage takes data sets of one kind"
             )
-        crc = None if self._index is None else self._expected(row, where, key, len(jpg))
-        picture = Picture(where, key, offset, jpg, text, crc, self._side)
+        listed = None
+        if self._index is not None:
+            listed = self._index, row
+            self._compare(row, where, (key, len(jpg), category))
+        picture = Picture(where, key, offset, jpg, text, self._side, listed)
         return Frame(row, track, number, category, is_image, len(jpg), picture), end
 
-    def _expected(self, row: int, where: str, key: str, size: int) -> int:
-        """CRC-32C of the index, if it lists this sample here."""
-        assert self._index is not None
-        listed = self._index.key(row)
-        if (listed, self._index.size[row]) != (key, size):
+    def _compare(self, row: int, where: str, found: tuple[str, int, str]) -> None:
+        """Compare key, size and category with the index."""
+        index = self._index
+        assert index is not None
+        category = index.categories[index.category_code[row]]
+        listed = index.key(row), int(index.size[row]), category
+        if found != listed:
             raise StorageError(
-                f"{where}: holds {key} of {size} bytes where the index lists {listed} of "
-                f"{self._index.size[row]}; it is another shard or of another packing: {_VERIFY}"
+                f"{where}: holds {found[0]} ({found[2]}, {found[1]} bytes) where the index lists "
+                f"{listed[0]} ({listed[2]}, {listed[1]}); it is another shard or of another "
+                f"packing: {_VERIFY}"
             )
-        return int(self._index.crc[row])
 
 
 def _samples(file: _Checked, where: str) -> Any:
