@@ -3,10 +3,14 @@
 Both release the interpreter's lock, so threads scale and no pixel crosses a process boundary. A
 crop that touches less than `REGION_SHARE` of its picture decodes only that region (nvImageCodec's
 CPU decoder, the same pixels as a whole decode); above it a whole decode by simplejpeg costs less.
+Each thread decodes and warps in buffers of its own: large blocks that are given back to the system
+and asked for again cost a page fault for every 4 KB. Warps work on four channels, for which OpenCV
+is 1.7 times as fast as for three.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import time
@@ -16,21 +20,25 @@ from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import simplejpeg
 import torch
 from nvidia import nvimgcodec
 
+from loaders.blur import BlurStep
+from loaders.occlusion import Occluder
+from loaders.recipe import Params
 from loaders.work import Crops, Pixels, Work, as_tensor
-from shards.geometry import Float, index_affine, touched
+from shards.errors import BadSample
+from shards.geometry import Float, index_affine
 
-__all__ = ["REGION_SHARE", "CpuBackend", "usable_cores"]
+__all__ = ["REGION_SHARE", "Bench", "CpuBackend", "blurred", "occlude", "usable_cores"]
 
-# Above this share of the picture's pixels, decoding the whole picture is cheaper than the region
-# (446x446 at quality 90: region of 255x255 0.60 ms, of 305x305 0.74 ms, whole picture 0.70 ms).
-REGION_SHARE = 0.42
+# Above this share of the picture's pixels, decoding the whole picture is cheaper than the region.
+REGION_SHARE = 0.7
 _CPU_ONLY = -99999  # nvImageCodec's device number for "no GPU"
 _REPLICATE = int(cv2.BORDER_REPLICATE)
-_LINEAR = int(cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+_WARP = int(cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
 
 
 def usable_cores() -> int:
@@ -38,15 +46,160 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-class _Decoders(threading.local):
-    """One nvImageCodec decoder a thread; a decoder must not be shared between threads."""
+def occlude(picture: Pixels, occluder: Occluder) -> None:
+    """Cover a rectangle of a whole picture, in place."""
+    x0, y0, x1, y1 = occluder.box
+    height, width = occluder.size
+    fill: Any
+    if occluder.offset is not None:
+        fill = np.array(cv2.mean(picture)[:3]) + occluder.offset
+    else:
+        fill = cv2.warpAffine(
+            picture.astype(np.float32),  # not rounded before it is blended
+            index_affine(occluder.picture_from_patch()),
+            (width, height),
+            flags=_WARP,
+            borderMode=_REPLICATE,
+        )
+    part = picture[y0:y1, x0:x1]
+    blend = occluder.alpha * fill + (1 - occluder.alpha) * part
+    part[:] = np.clip(blend, 0, 255).astype(np.uint8)
 
-    def __init__(self) -> None:
-        self.decoder = nvimgcodec.Decoder(
+
+def _warped(picture: Any, scale: float, out_px: int) -> Any:
+    """Bilinear picture of another side."""
+    matrix = index_affine(np.array([[scale, 0, 0], [0, scale, 0.0]]))
+    return cv2.warpAffine(picture, matrix, (out_px, out_px), flags=_WARP, borderMode=_REPLICATE)
+
+
+def blurred(picture: Pixels, step: BlurStep) -> Any:
+    """Blur a region that has a margin, or lies at the picture's edge; whole for ``down_up``."""
+    if step.kernel is None:
+        side, small_px = len(picture), step.small_px
+        # A warp: `cv2.resize` works with weights of 11 bits, and is off by 2 levels here.
+        down = _warped(picture, side / small_px, small_px)
+        return _warped(down, small_px / side, side)
+    if step.kind == "gaussian":
+        line = step.kernel.sum(axis=0)
+        return cv2.sepFilter2D(picture, -1, line, line, borderType=_REPLICATE)
+    if step.kind == "average":
+        return cv2.blur(picture, step.kernel.shape, borderType=_REPLICATE)
+    return _motion(picture, step.kernel)
+
+
+def _motion(picture: Pixels, kernel: npt.NDArray[np.float32]) -> Any:
+    """Mean of as many shifted pictures as the line has pixels.
+
+    `cv2.filter2D` goes through a Fourier transform for kernels above 130 elements, at many times
+    the cost.
+    """
+    (height, width), margin = picture.shape[:2], len(kernel) // 2
+    wide = cv2.copyMakeBorder(picture, margin, margin, margin, margin, _REPLICATE)
+    total = np.zeros(picture.shape, np.float32)
+    for y, x in np.argwhere(kernel).tolist():
+        cv2.accumulate(wide[y : y + height, x : x + width], total)
+    return cv2.convertScaleAbs(total, alpha=1 / len(kernel))
+
+
+class Bench(threading.local):
+    """Decoder and buffers of one thread; what makes one crop.
+
+    Parameters
+    ----------
+    frame_px : side of the stored pictures
+    """
+
+    def __init__(self, frame_px: int) -> None:
+        self._frame_px = frame_px
+        self._decoder = nvimgcodec.Decoder(
             device_id=_CPU_ONLY,
             max_num_cpu_threads=1,
             backends=[nvimgcodec.Backend(nvimgcodec.BackendKind.CPU_ONLY)],
         )
+        self._region: Any = None  # nvImageCodec's picture, used again
+        self._whole = np.empty((frame_px, frame_px, 3), np.uint8)
+        self._wide = np.empty(frame_px * frame_px * 4, np.uint8)
+        self._results: dict[int, tuple[Pixels, Pixels, Pixels]] = {}
+
+    def decode(
+        self, crops: Crops, i: int, region: npt.NDArray[np.int64]
+    ) -> tuple[Pixels, tuple[int, int]]:
+        """Decode what a crop touches, or all; valid until the next call in this thread.
+
+        Returns
+        -------
+        picture (h, w, 3) uint8 RGB, and the x, y of its first pixel in the stored picture
+        """
+        data = crops.read(i)
+        left, top, right, bottom = region.tolist()
+        if (right - left) * (bottom - top) < REGION_SHARE * self._frame_px**2:
+            stream = nvimgcodec.CodeStream(data)
+            part = stream.get_sub_code_stream(region=nvimgcodec.Region(top, left, bottom, right))
+            self._region = self._decoder.decode(part, image=self._region)
+            # Where this decoder declines, the whole decode below must tell why.
+            if self._region is not None:
+                # `np.asarray` would take `__array_interface__`, which leaks 32 bytes each time.
+                return self._region.__array__(copy=False), (left, top)
+        try:
+            return np.asarray(simplejpeg.decode_jpeg(data, "RGB", buffer=self._whole)), (0, 0)
+        except ValueError as error:
+            raise crops.bad(i, f"not decodable: {error}") from error
+
+    def render(
+        self, picture: Pixels, origin: tuple[int, int], params: Params, i: int, out: Pixels
+    ) -> None:
+        """Make crop i of a batch from its decoded region.
+
+        Parameters
+        ----------
+        picture : (h, w, 3) uint8 RGB, may be written to
+        origin : x, y of its first pixel in the stored picture
+        params, i : what to do
+        out : (3, S, S) or (S, S, 3) uint8, written
+        """
+        if i in params.occluders:
+            occlude(picture, params.occluders[i])
+        if i in params.blurs:
+            picture = blurred(picture, params.blurs[i])
+        height, width = picture.shape[:2]
+        wide = self._wide[: height * width * 4].reshape(height, width, 4)
+        cv2.cvtColor(picture, cv2.COLOR_RGB2RGBA, dst=wide)
+        four, three, spare = self._result(params.out_px)
+        cv2.warpAffine(
+            wide,
+            index_affine(_shifted(params.frame_from_crop[i], origin)),
+            (params.out_px, params.out_px),
+            dst=four,
+            flags=_WARP,
+            borderMode=_REPLICATE,
+        )
+        planar = out.shape[0] == 3
+        if not params.colored[i]:
+            if planar:
+                cv2.split(four, [*out, spare])
+            else:
+                cv2.cvtColor(four, cv2.COLOR_RGBA2RGB, dst=out)
+            return
+        cv2.cvtColor(four, cv2.COLOR_RGBA2RGB, dst=three)
+        if planar:
+            cv2.split(cv2.transform(three, params.color[i], dst=three), list(out))
+        else:
+            cv2.transform(three, params.color[i], dst=out)
+
+    def _result(self, out_px: int) -> tuple[Pixels, Pixels, Pixels]:
+        found = self._results.get(out_px)
+        if found is None:
+            sizes = ((out_px, out_px, 4), (out_px, out_px, 3), (out_px, out_px))
+            four, three, one = (np.empty(size, np.uint8) for size in sizes)
+            found = self._results[out_px] = four, three, one
+        return found
+
+
+def _shifted(frame_from_crop: Float, origin: tuple[int, int]) -> Float:
+    """Affine into a part of the frame that begins at `origin`."""
+    part_from_crop = frame_from_crop.copy()
+    part_from_crop[:, 2] -= origin
+    return part_from_crop
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +207,7 @@ class _Half:
     """The crops of one kind of a batch, with their results."""
 
     crops: Crops
-    regions: Float  # (B, 4) int64 xyxy, pixels of the stored picture that the crop touches
+    regions: npt.NDArray[np.int64]  # (B, 4) xyxy, pixels of the stored pictures to decode
     out: Pixels
 
 
@@ -65,6 +218,7 @@ class Handle:
     template: _Half
     search: _Half
     tasks: list[Future[None]]
+    bad: dict[int, BadSample]  # by pair
 
 
 class CpuBackend:
@@ -79,25 +233,34 @@ class CpuBackend:
 
     def __init__(self, frame_px: int, threads: int = 0, channels_last: bool = False) -> None:
         cv2.setNumThreads(1)  # the pool is the parallelism
-        self._frame_px, self._channels_last = frame_px, channels_last
-        self._pool = ThreadPoolExecutor(threads or usable_cores(), thread_name_prefix="decode")
-        self._decoders = _Decoders()
+        self._channels_last, self._threads = channels_last, threads or usable_cores()
+        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="decode")
+        self._bench = Bench(frame_px)
 
     def start(self, work: Work) -> Handle:
-        """Queue one task for every pair."""
+        """Queue a task for every thread; they share the pairs out among themselves."""
         z, x = self._half(work.template), self._half(work.search)
+        pairs = itertools.count()  # the next pair that nobody has; `next` of it is atomic
+        bad: dict[int, BadSample] = {}
 
-        def pair(i: int) -> None:
-            self._crop(z, i)
-            self._crop(x, i)
+        def some() -> None:
+            while (i := next(pairs)) < len(work):
+                try:
+                    self._crop(z, i)
+                    self._crop(x, i)
+                except BadSample as error:
+                    bad[i] = error
 
-        return Handle(z, x, [self._pool.submit(pair, i) for i in range(len(work))])
+        tasks = min(self._threads, len(work))
+        return Handle(z, x, [self._pool.submit(some) for _ in range(tasks)], bad)
 
     def finish(self, handle: Handle, timeout_s: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """Wait for all tasks; the first failure is raised."""
+        """Wait for all tasks; of several bad samples that of the first pair is raised."""
         deadline = time.monotonic() + timeout_s
         for task in handle.tasks:
             task.result(max(0.0, deadline - time.monotonic()))
+        if handle.bad:
+            raise handle.bad[min(handle.bad)]
         last = self._channels_last
         return as_tensor(handle.template.out, last), as_tensor(handle.search.out, last)
 
@@ -106,54 +269,11 @@ class CpuBackend:
         self._pool.shutdown(wait=wait, cancel_futures=True)
 
     def _half(self, crops: Crops) -> _Half:
-        side, frame = crops.params.out_px, (self._frame_px, self._frame_px)
+        side = crops.params.out_px
         shape = (side, side, 3) if self._channels_last else (3, side, side)
-        regions = touched(crops.params.frame_from_crop, side, frame)
-        return _Half(crops, regions, np.empty((len(crops), *shape), np.uint8))
+        out = np.empty((len(crops), *shape), np.uint8)
+        return _Half(crops, crops.params.decode_regions(), out)
 
     def _crop(self, half: _Half, i: int) -> None:
-        data = half.crops.read(i)
-        left, top, right, bottom = (int(v) for v in half.regions[i])
-        picture = None
-        if (right - left) * (bottom - top) < REGION_SHARE * self._frame_px**2:
-            picture = self._decode_region(data, left, top, right, bottom)
-        if picture is None:
-            left = top = 0
-            picture = _decode_whole(half.crops, i, data)
-        picture_from_crop = half.crops.params.frame_from_crop[i].copy()
-        picture_from_crop[:, 2] -= left, top
-        self._augment(half, i, picture, picture_from_crop)
-
-    def _augment(self, half: _Half, i: int, picture: Any, picture_from_crop: Float) -> None:
-        params, out = half.crops.params, half.out[i]
-        size = (params.out_px, params.out_px)
-        result = cv2.warpAffine(
-            picture,
-            index_affine(picture_from_crop),
-            size,
-            dst=out if self._channels_last else None,
-            flags=_LINEAR,
-            borderMode=_REPLICATE,
-        )
-        if params.colored[i]:
-            result = cv2.transform(result, params.color[i])
-        if not self._channels_last:
-            cv2.split(result, list(out))
-        elif result is not out:
-            out[:] = result
-
-    def _decode_region(
-        self, data: memoryview, left: int, top: int, right: int, bottom: int
-    ) -> Any | None:
-        """Region of a picture; None where this decoder declines, and the whole decode must tell."""
-        stream = nvimgcodec.CodeStream(data)
-        region = nvimgcodec.Region(top, left, bottom, right)
-        image = self._decoders.decoder.decode(stream.get_sub_code_stream(region=region))
-        return None if image is None else np.asarray(image)
-
-
-def _decode_whole(crops: Crops, i: int, data: memoryview) -> Pixels:
-    try:
-        return np.asarray(simplejpeg.decode_jpeg(data, "RGB"))
-    except ValueError as error:
-        raise crops.bad(i, f"not decodable: {error}") from error
+        picture, origin = self._bench.decode(half.crops, i, half.regions[i])
+        self._bench.render(picture, origin, half.crops.params, i, half.out[i])

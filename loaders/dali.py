@@ -1,8 +1,8 @@
 """Backends on NVIDIA DALI: one graph, on the GPU (``dali``) or on the CPU (``dali-cpu``).
 
-Region decode, then one warp and one colour matrix a crop; everything random was drawn before. The
-graph is fed and run explicitly, one batch for every `start`, so it never asks for more than was
-planned.
+Region decode; occlusion and blur of the samples concerned, where the recipe has them; then one warp
+and one colour matrix a crop. Everything random was drawn before. The graph is fed and run
+explicitly, one batch for every `start`, so it never asks for more than was planned.
 """
 
 from __future__ import annotations
@@ -10,22 +10,24 @@ from __future__ import annotations
 import threading
 from collections import deque
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 import simplejpeg
 import torch
-from nvidia.dali import fn, types
-from nvidia.dali.pipeline import Pipeline
+from nvidia.dali import fn, pipeline_def, types
+from nvidia.dali import math as dali_math
 
+from loaders.recipe import Half, Params, Recipe
 from loaders.work import Crops, Work, as_tensor
 from shards.errors import BadSample, SiamstreamError, StorageError
-from shards.geometry import touched
 
 __all__ = ["DaliBackend"]
 
 _INPUTS = ("encoded", "anchor", "shape", "matrix", "color", "offset")
+_OCCLUSION = ("occluded", "box_anchor", "box_shape", "alpha", "is_patch", "fill", "patch_matrix")
+_BLUR = ("blurred", "kernel", "small_px")
+_KERNEL, _DOWN_UP = 1, 2  # values of ``blurred``
 
 
 @dataclass(eq=False, slots=True)
@@ -39,11 +41,46 @@ class Handle:
     retried: bool = False
 
 
-def _branch(prefix: str, out_px: int, gpu: bool, channels_last: bool) -> Any:
+def _halves(work: Work) -> tuple[tuple[Half, Crops], tuple[Half, Crops]]:
+    return ("z", work.template), ("x", work.search)
+
+
+def _inputs(prefix: str, names: tuple[str, ...]) -> list[Any]:
+    return [fn.external_source(name=f"{prefix}_{name}", no_copy=False) for name in names]
+
+
+def _occlude(picture: Any, inputs: list[Any], gpu: bool) -> Any:
+    """Cover a rectangle of whole pictures; a part of the graph for the samples concerned."""
+    anchor, shape, alpha, is_patch, fill, matrix = inputs
+    pixels = fn.cast(picture, dtype=types.FLOAT)
+    inside = fn.erase(pixels * 0.0, anchor=anchor, shape=shape, axis_names="HW", fill_value=1.0)
+    if is_patch:
+        layer = fn.warp_affine(pixels, matrix=matrix, interp_type=types.INTERP_LINEAR)
+    else:
+        offset = fill.gpu() if gpu else fill
+        layer = pixels * 0.0 + (fn.reductions.mean(pixels, axes=(0, 1)) + offset)
+    weight = inside * (alpha.gpu() if gpu else alpha)
+    blend = pixels * (1.0 - weight) + layer * weight
+    # The blend is cut to whole levels; what is outside the rectangle stays as it is.
+    blend = dali_math.floor(dali_math.clamp(blend, 0.0, 255.0))
+    return fn.cast(blend * inside + pixels * (1.0 - inside), dtype=types.UINT8)
+
+
+def _blur(picture: Any, blurred: Any, kernel: Any, small_px: Any, frame_px: int) -> Any:
+    if blurred == _KERNEL:
+        out = fn.filter(picture, kernel, border="clamp")
+    else:
+        linear = {"interp_type": types.INTERP_LINEAR, "antialias": False}
+        small = fn.resize(picture, resize_x=small_px, resize_y=small_px, **linear)
+        out = fn.resize(small, resize_x=frame_px, resize_y=frame_px, **linear)
+    return out
+
+
+def _branch(
+    prefix: Half, recipe: Recipe, out_px: int, frame_px: int, gpu: bool, channels_last: bool
+) -> Any:
     """Part of the graph that makes the crops of one kind."""
-    encoded, anchor, shape, matrix, color, offset = (
-        fn.external_source(name=f"{prefix}_{name}", no_copy=False) for name in _INPUTS
-    )
+    encoded, anchor, shape, matrix, color, offset = _inputs(prefix, _INPUTS)
     picture = fn.decoders.image_slice(
         encoded,
         anchor,
@@ -54,6 +91,14 @@ def _branch(prefix: str, out_px: int, gpu: bool, channels_last: bool) -> Any:
         normalized_shape=False,
         output_type=types.RGB,
     )
+    if recipe.has("occlusion", prefix):
+        occluded, *facts = _inputs(prefix, _OCCLUSION)
+        if occluded:
+            picture = _occlude(picture, facts, gpu)
+    if recipe.has("blur", prefix):
+        blurred, kernel, small_px = _inputs(prefix, _BLUR)
+        if blurred > 0:
+            picture = _blur(picture, blurred, kernel, small_px, frame_px)
     # Without a fill value the edge pixels go on outside the picture, as in the other backends.
     crop = fn.warp_affine(
         picture, matrix=matrix, size=(out_px, out_px), interp_type=types.INTERP_LINEAR
@@ -62,11 +107,50 @@ def _branch(prefix: str, out_px: int, gpu: bool, channels_last: bool) -> Any:
     return crop if channels_last else fn.transpose(crop, perm=[2, 0, 1])
 
 
+def _occlusion_inputs(params: Params, count: int) -> dict[str, Any]:
+    """Values of `_OCCLUSION`, zeros for the samples that are not concerned."""
+    facts: dict[str, Any] = {
+        "occluded": np.zeros(count, np.bool_),
+        "box_anchor": np.zeros((count, 2), np.float32),
+        "box_shape": np.ones((count, 2), np.float32),
+        "alpha": np.zeros(count, np.float32),
+        "is_patch": np.zeros(count, np.bool_),
+        "fill": np.zeros((count, 3), np.float32),
+        "patch_matrix": np.tile(np.eye(2, 3, dtype=np.float32), (count, 1, 1)),
+    }
+    for i, occluder in params.occluders.items():
+        x0, y0, x1, y1 = occluder.box
+        facts["occluded"][i], facts["alpha"][i] = True, occluder.alpha
+        facts["box_anchor"][i], facts["box_shape"][i] = (y0, x0), (y1 - y0, x1 - x0)
+        if occluder.offset is not None:
+            facts["fill"][i] = occluder.offset
+        else:
+            facts["is_patch"][i] = True
+            matrix = occluder.picture_from_patch()
+            matrix[:, 2] -= matrix[:, :2] @ (x0, y0)  # the layer is as large as the picture
+            facts["patch_matrix"][i] = matrix
+    return facts
+
+
+def _blur_inputs(params: Params, count: int) -> dict[str, Any]:
+    """Values of `_BLUR`; a kernel of one pixel for the samples that are not concerned."""
+    blurred = np.zeros(count, np.int32)
+    kernels, small_px = [np.ones((1, 1), np.float32)] * count, np.ones(count, np.float32)
+    for i, step in params.blurs.items():
+        blurred[i] = _DOWN_UP if step.kernel is None else _KERNEL
+        if step.kernel is None:
+            small_px[i] = step.small_px
+        else:
+            kernels[i] = step.kernel
+    return {"blurred": blurred, "kernel": kernels, "small_px": small_px}
+
+
 class DaliBackend:
     """See the module.
 
     Parameters
     ----------
+    recipe : which optional steps there may be
     frame_px : side of the stored pictures
     template_px, search_px : sides of the results
     max_batch : most pairs of one batch
@@ -79,6 +163,7 @@ class DaliBackend:
     def __init__(
         self,
         *,
+        recipe: Recipe,
         frame_px: int,
         template_px: int,
         search_px: int,
@@ -88,31 +173,32 @@ class DaliBackend:
         prefetch: int,
         channels_last: bool = False,
     ) -> None:
-        self._frame_px, self._channels_last = frame_px, channels_last
-        self._sides, self._most_pending = (template_px, search_px), prefetch
-        self._build = partial(
-            Pipeline,
+        gpu = device_id is not None
+        self._recipe, self._channels_last = recipe, channels_last
+        self._most_pending = prefetch
+
+        @pipeline_def(  # type: ignore[untyped-decorator]
+            enable_conditionals=True,
             batch_size=max_batch,
             num_threads=threads,
             device_id=device_id,
             prefetch_queue_depth=prefetch,
             exec_pipelined=False,  # else the first run asks for `prefetch` batches at once
         )
-        gpu = device_id is not None
+        def graph() -> Any:
+            return (
+                _branch("z", recipe, template_px, frame_px, gpu, channels_last),
+                _branch("x", recipe, search_px, frame_px, gpu, channels_last),
+            )
+
+        self._graph = graph
         self._copies: Any = torch.cuda.Stream(device_id) if gpu else None  # type: ignore[no-untyped-call]
-        self._pipe = self._graph()
+        self._pipe = self._built()
         self._pending: deque[Handle] = deque()
         self._lock = threading.Lock()  # `start` runs in the planner's thread
 
-    def _graph(self) -> Any:
-        pipe = self._build()
-        with pipe:
-            pipe.set_outputs(
-                *(
-                    _branch(prefix, side, self._copies is not None, self._channels_last)
-                    for prefix, side in zip("zx", self._sides, strict=True)
-                )
-            )
+    def _built(self) -> Any:
+        pipe = self._graph()
         pipe.build()
         return pipe
 
@@ -120,8 +206,8 @@ class DaliBackend:
         """Feed a batch to the graph; if it is full, take out the oldest result first."""
         inputs = {
             f"{prefix}_{name}": values
-            for prefix, crops in (("z", work.template), ("x", work.search))
-            for name, values in self._inputs(crops).items()
+            for prefix, crops in _halves(work)
+            for name, values in self._inputs(prefix, crops).items()
         }
         handle = Handle(work, inputs)
         with self._lock:
@@ -176,20 +262,20 @@ class DaliBackend:
             elif handle.error is None:  # the failure of a later batch
                 handle.retried = True
                 self._pending.appendleft(handle)
-            self._pipe = self._graph()
+            self._pipe = self._built()
             for pending in self._pending:
                 self._feed(pending)
         else:
             handle.result = z, x
             handle.inputs = {}
 
-    def _inputs(self, crops: Crops) -> dict[str, Any]:
+    def _inputs(self, prefix: Half, crops: Crops) -> dict[str, Any]:
         params = crops.params
-        regions = touched(params.frame_from_crop, params.out_px, (self._frame_px, self._frame_px))
+        regions = params.decode_regions()
         matrix = params.frame_from_crop.copy()
         matrix[:, :, 2] -= regions[:, :2]
         low, size = regions[:, 1::-1], (regions[:, 2:] - regions[:, :2])[:, ::-1]
-        return {
+        inputs = {
             "encoded": [np.frombuffer(crops.read(i), np.uint8) for i in range(len(crops))],
             "anchor": np.ascontiguousarray(low, np.int32),
             "shape": np.ascontiguousarray(size, np.int32),
@@ -197,6 +283,11 @@ class DaliBackend:
             "color": np.ascontiguousarray(params.color[:, :, :3], np.float32),
             "offset": np.ascontiguousarray(params.color[:, :, 3], np.float32),
         }
+        if self._recipe.has("occlusion", prefix):
+            inputs |= _occlusion_inputs(params, len(crops))
+        if self._recipe.has("blur", prefix):
+            inputs |= _blur_inputs(params, len(crops))
+        return inputs
 
     def _tensor(self, output: Any) -> torch.Tensor:
         """Copy of one output; the graph's own memory is used again for the next batch."""

@@ -52,6 +52,7 @@ def make_backend(
             from loaders.dali import DaliBackend
 
             return name, DaliBackend(
+                recipe=config.recipe,
                 frame_px=sets.crop_size,
                 template_px=config.template_px,
                 search_px=config.search_px,

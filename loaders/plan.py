@@ -28,6 +28,7 @@ __all__ = [
     "STREAM_PAIR",
     "STREAM_SEARCH",
     "STREAM_SHARDS",
+    "STREAM_STEPS",
     "STREAM_TEMPLATE",
     "STREAM_WINDOW",
     "PairKinds",
@@ -38,8 +39,13 @@ __all__ = [
 ]
 
 # Streams of random numbers; one for every purpose. A number once given never changes its meaning.
-# Reserved: 3 and 4, kernels of the blur of template and search; 5, boxes and fills of occlusion.
 STREAM_PAIR, STREAM_TEMPLATE, STREAM_SEARCH = 0, 1, 2
+STREAM_STEPS = {  # what the optional steps of template (z) and search (x) draw further
+    ("blur", "z"): 3,
+    ("blur", "x"): 4,
+    ("occlusion", "x"): 5,
+    ("occlusion", "z"): 6,
+}
 # Of ``data.storage: sequential``: orders of the shards; pairs in the window.
 STREAM_SHARDS, STREAM_WINDOW = 20, 21
 _WIDTH = 8

@@ -1,25 +1,29 @@
 """The augmentation recipe: ranges in, one affine and one colour matrix a crop out.
 
-The defaults of `Recipe` are the ranges that PySiamTracking published for SPM and SiamRPN: crop
-shift and scale, flip, brightness, contrast, hue, saturation, grey. `draw` turns uniform numbers
-into `Params`; a backend applies those and decides nothing. All colour steps are linear in RGB: hue
-and saturation rotate and stretch the chroma plane of YIQ, which is what DALI's ``hsv`` does too.
+The defaults of `Recipe` are the ranges that PySiamTracking published for SPM and SiamRPN. `draw`
+turns uniform numbers into `Params`; a backend applies those and decides nothing, in this order:
+occlusion and blur of the stored picture, where drawn; one warp (crop, scale, shift, rotation,
+flip); one colour matrix. All colour steps are linear in RGB: hue and saturation rotate and stretch
+the chroma plane of YIQ, which is what DALI's ``hsv`` does too. The published order is occlusion,
+flip, colour, blur, crop; a warp and a colour matrix change places freely but for rounding.
 
-A row of uniforms has fixed columns. Those of blur, occlusion and rotation are drawn but not used
-yet, and streams are reserved for what these steps draw further (`loaders.plan`), so that they can
-be added without moving any other number. Where a crop reaches outside the stored picture, its edge
+A row of uniforms has fixed columns. What occlusion and blur draw further comes from streams of
+their own, for the samples concerned only. Where a crop reaches outside the stored picture, its edge
 pixels are repeated; the default ranges never do.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
 from annotated_types import Ge, Le, Len
 
+from loaders.blur import BLUR_WIDTH, Blur, BlurStep, draw_blur
+from loaders.occlusion import OCCLUSION_WIDTH, Occluder, Occlusion, draw_occluder
 from shards.geometry import (
     Float,
     Grid,
@@ -28,9 +32,17 @@ from shards.geometry import (
     flip_affine,
     flip_boxes,
     region_affine,
+    rotate_affine,
+    rotate_boxes,
+    touched,
 )
 
-__all__ = ["DRAW_WIDTH", "Augment", "Jitter", "Params", "Recipe", "draw"]
+__all__ = ["DRAW_WIDTH", "Augment", "Half", "Jitter", "Params", "Recipe", "Step", "draw"]
+
+Half = Literal["z", "x"]  # template, search
+Step = Literal["blur", "occlusion"]
+# Rows of the optional step's own stream for some positions of the batch: (positions, width) in.
+More = Callable[[Step, Half, npt.NDArray[np.int64], int], Float]
 
 Probability = Annotated[float, Ge(0), Le(1)]
 Levels = Annotated[float, Ge(0), Le(255)]
@@ -39,8 +51,7 @@ Pixels = Annotated[float, Ge(0), Le(4096)]
 
 # Columns of a crop's row of uniforms.
 _FLIP, _BRIGHTNESS, _CONTRAST, _HUE, _SATURATION = 0, 1, 3, 5, 7  # the last four: gate, value
-# 9 blur, 10 occlusion, 15 and 16 rotation: reserved
-_SCALE, _SHIFT, _GREY = 11, 13, 17
+_BLUR, _OCCLUSION, _SCALE, _SHIFT, _ROTATION, _GREY = 9, 10, 11, 13, 15, 17  # rotation: likewise
 DRAW_WIDTH = 20
 
 _LUMA = np.array([0.299, 0.587, 0.114])
@@ -70,6 +81,9 @@ class Augment:
     scale : the side of the crop is multiplied by exp of a uniform number in [-scale, scale]
     shift : pixels of the stored crop by which the centre moves at most, per axis
     keep_aspect : one scale for both axes
+    rotation : about the centre of the stored crop, in degrees; a rotated box is that around the
+        ellipse in it
+    blur, occlusion : see there
     """
 
     flip: Probability = 0.0
@@ -80,11 +94,16 @@ class Augment:
     scale: LogScale = 0.0
     shift: Pixels = 0.0
     keep_aspect: bool = True
+    rotation: Jitter = field(default_factory=Jitter)
+    blur: Blur = field(default_factory=Blur)
+    occlusion: Occlusion = field(default_factory=Occlusion)
 
 
-def _search(flip: float) -> Augment:
+def _search(flip: float, blur: float = 0.0) -> Augment:
     return Augment(
         flip=flip,
+        blur=Blur(p=blur),
+        occlusion=Occlusion(p=0.1),
         brightness=Jitter(p=0.15, delta=30.0),
         contrast=Jitter(p=0.15, delta=0.3),
         hue=Jitter(p=0.1, delta=6.0),
@@ -112,7 +131,7 @@ class Recipe:
             shift=4.0,
         )
     )
-    image_x: Augment = field(default_factory=lambda: _search(0.25))
+    image_x: Augment = field(default_factory=lambda: _search(0.25, blur=0.25))
     video_z: Augment = field(
         default_factory=lambda: Augment(
             brightness=Jitter(p=0.1, delta=15.0),
@@ -124,6 +143,14 @@ class Recipe:
     video_x: Augment = field(default_factory=lambda: _search(0.1))
     grey: Probability = 0.01
     luma: Annotated[tuple[Probability, ...], Len(3, 3)] = tuple(_LUMA.tolist())
+
+    def ranges(self, half: Half) -> tuple[Augment, Augment]:
+        """Augmentation of the crops of one kind: of images and of videos."""
+        return (self.image_z, self.video_z) if half == "z" else (self.image_x, self.video_x)
+
+    def has(self, step: Step, half: Half) -> bool:
+        """Tell whether an optional step may be drawn for the crops of one kind."""
+        return any(getattr(augment, step).p > 0 for augment in self.ranges(half))
 
     def __post_init__(self) -> None:
         if abs(sum(self.luma) - 1) > 1e-6:
@@ -140,8 +167,12 @@ class Params:
     frame_from_crop : (B, 2, 3) float64, stored picture from result, edge coordinates
     color : (B, 3, 4) float64, RGB 0..255 from RGB 0..255 and 1
     colored : (B,) bool, False where `color` is the identity
-    region : (B, 4) float64 xyxy, what the result shows of the (mirrored) stored picture, for boxes
+    region : (B, 4) float64 xyxy, what the result shows of the (mirrored, rotated) stored picture,
+        for boxes
     flipped : (B,) bool
+    angle_deg : (B,) float64, clockwise as seen, after the flip
+    occluders, blurs : by position in the batch, of the samples concerned only; applied to the
+        stored picture in this order, before the warp
     """
 
     out_px: int
@@ -150,8 +181,27 @@ class Params:
     colored: npt.NDArray[np.bool_]
     region: Float
     flipped: npt.NDArray[np.bool_]
+    angle_deg: Float
     frame_px: int
     grid: Grid
+    occluders: Mapping[int, Occluder] = field(default_factory=dict)
+    blurs: Mapping[int, BlurStep] = field(default_factory=dict)
+
+    def decode_regions(self) -> npt.NDArray[np.int64]:
+        """Pixels of the stored pictures that must be decoded: (B, 4) int64 xyxy.
+
+        What the warp touches, wider by the kernel of a blur; all of a picture whose mean colour or
+        other parts are needed.
+        """
+        frame_hw = (self.frame_px, self.frame_px)
+        regions = touched(self.frame_from_crop, self.out_px, frame_hw)
+        for i, blur in self.blurs.items():
+            if blur.kernel is not None:
+                affine = self.frame_from_crop[i]
+                regions[i] = touched(affine, self.out_px, frame_hw, blur.margin_px)
+        whole = [i for i, blur in self.blurs.items() if blur.kernel is None]
+        regions[[*self.occluders, *whole]] = (0, 0, self.frame_px, self.frame_px)
+        return np.asarray(regions)
 
     def boxes(self, boxes: Float) -> npt.NDArray[np.float32]:
         """Map boxes of the stored pictures to the results; not clipped.
@@ -167,6 +217,10 @@ class Params:
         per_box = (slice(None),) + (None,) * (boxes.ndim - 2)
         flipped = self.flipped[(*per_box, None)]
         mirrored = np.where(flipped, flip_boxes(boxes, self.frame_px, self.grid), boxes)
+        if self.angle_deg.any():
+            angle = self.angle_deg[per_box]
+            turned = rotate_boxes(mirrored, angle, crop_centre(self.frame_px, self.grid))
+            mirrored = np.where(angle[..., None] != 0, turned, mirrored)
         return boxes_to_regions(mirrored, self.region[per_box], self.out_px).astype(np.float32)
 
 
@@ -193,7 +247,7 @@ def _pick(image: Augment, video: Augment, is_image: npt.NDArray[np.bool_]) -> di
     table: dict[str, Float] = {}
     for name in ("flip", "scale", "shift", "keep_aspect"):
         table[name] = np.where(is_image, float(getattr(image, name)), float(getattr(video, name)))
-    for name in ("brightness", "contrast", "hue", "saturation"):
+    for name in ("brightness", "contrast", "hue", "saturation", "rotation"):
         for part in ("p", "delta"):
             a, b = getattr(getattr(image, name), part), getattr(getattr(video, name), part)
             table[f"{name}_{part}"] = np.where(is_image, a, b)
@@ -229,16 +283,54 @@ def _draw_crop(
     color[grey] = (luma @ color[grey])[:, None]  # the same sum of the rows for each channel
     identity = (added == 0) & (gain == 1) & (hue_deg == 0) & (chroma == 1) & ~grey
     color[identity] = np.eye(3, 4)
+    angle_deg = _amount(u, _ROTATION, ranges["rotation_p"], ranges["rotation_delta"])
+    affine = region_affine(region, out_px, grid)
+    if angle_deg.any():
+        affine = rotate_affine(affine, frame_px, angle_deg)
     return Params(
         out_px=out_px,
-        frame_from_crop=flip_affine(region_affine(region, out_px, grid), frame_px, flipped),
+        frame_from_crop=flip_affine(affine, frame_px, flipped),
         color=color,
         colored=~identity,
         region=region,
         flipped=flipped,
+        angle_deg=angle_deg,
         frame_px=frame_px,
         grid=grid,
     )
+
+
+def _with_steps(
+    params: Params,
+    recipe: Recipe,
+    half: Half,
+    is_image: npt.NDArray[np.bool_],
+    u: Float,
+    targets: Float,
+    more: More,
+) -> Params:
+    """Add occluders and blurs where the gates of `u` say so."""
+    image, video = recipe.ranges(half)
+
+    def concerned(step: Step, column: int) -> npt.NDArray[np.int64]:
+        p = np.where(is_image, getattr(image, step).p, getattr(video, step).p)
+        return np.flatnonzero(u[:, column] < p)
+
+    occluders: dict[int, Occluder] = {}
+    at = concerned("occlusion", _OCCLUSION)
+    for i, row in zip(at.tolist(), more("occlusion", half, at, OCCLUSION_WIDTH), strict=True):
+        ranges = image.occlusion if is_image[i] else video.occlusion
+        occluder = draw_occluder(ranges, row, targets[i], params.frame_px)
+        if occluder is not None:
+            occluders[i] = occluder
+    at = concerned("blur", _BLUR)
+    blurs = {
+        i: draw_blur(
+            image.blur if is_image[i] else video.blur, row, bool(params.flipped[i]), params.frame_px
+        )
+        for i, row in zip(at.tolist(), more("blur", half, at, BLUR_WIDTH), strict=True)
+    }
+    return replace(params, occluders=occluders, blurs=blurs)
 
 
 def draw(
@@ -246,6 +338,9 @@ def draw(
     is_image: npt.NDArray[np.bool_],
     u_z: Float,
     u_x: Float,
+    template_boxes: Float,
+    search_boxes: Float,
+    more: More,
     *,
     template_px: int,
     search_px: int,
@@ -259,6 +354,9 @@ def draw(
     recipe : the ranges
     is_image : (B,) bool, the pair comes from a data set of single pictures
     u_z, u_x : (B, DRAW_WIDTH) uniforms in [0, 1) for template and search
+    template_boxes, search_boxes : (B, 4) xyxy, targets in the stored pictures
+    more : gives the uniforms of an optional step: called with its name, the kind of crop, (n,)
+        positions in the batch and a width, it returns (n, width)
     template_px, search_px : sides of the results
     frame_px, grid : side and pixel grid of the stored crops
 
@@ -266,18 +364,11 @@ def draw(
     -------
     parameters of the templates, parameters of the search crops
     """
-    grey = u_z[:, _GREY] < recipe.grey
-    luma = np.asarray(recipe.luma)
-    z = _draw_crop(
-        _pick(recipe.image_z, recipe.video_z, is_image),
-        u_z,
-        grey,
-        luma,
-        template_px,
-        frame_px,
-        grid,
-    )
-    x = _draw_crop(
-        _pick(recipe.image_x, recipe.video_x, is_image), u_x, grey, luma, search_px, frame_px, grid
-    )
-    return z, x
+    grey, luma = u_z[:, _GREY] < recipe.grey, np.asarray(recipe.luma)
+
+    def half(name: Half, u: Float, boxes: Float, out_px: int) -> Params:
+        ranges = _pick(*recipe.ranges(name), is_image)
+        params = _draw_crop(ranges, u, grey, luma, out_px, frame_px, grid)
+        return _with_steps(params, recipe, name, is_image, u, boxes, more)
+
+    return half("z", u_z, template_boxes, template_px), half("x", u_x, search_boxes, search_px)

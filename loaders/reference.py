@@ -8,10 +8,13 @@ import numpy as np
 import torch
 from PIL import Image
 
+from loaders.blur import BlurStep
+from loaders.occlusion import Occluder
+from loaders.recipe import Params
 from loaders.work import Crops, Pixels, Work, as_tensor
-from shards.geometry import Float
+from shards.geometry import Float, region_affine
 
-__all__ = ["ReferenceBackend", "color", "decode", "warp"]
+__all__ = ["ReferenceBackend", "blur", "color", "decode", "occlude", "render", "sample", "warp"]
 
 
 def decode(data: bytes | memoryview) -> Pixels:
@@ -20,23 +23,22 @@ def decode(data: bytes | memoryview) -> Pixels:
         return np.array(image.convert("RGB"))
 
 
-def warp(picture: Pixels, frame_from_crop: Float, out_px: int) -> Pixels:
-    """Bilinear crop, rounded; outside the picture its edge pixels go on.
+def sample(picture: Pixels, picture_from_out: Float, out_hw: tuple[int, int]) -> Float:
+    """Bilinear samples; outside the picture its edge pixels go on.
 
     Parameters
     ----------
     picture : (H, W, 3) uint8
-    frame_from_crop : (2, 3), edge coordinates
-    out_px : side of the result
+    picture_from_out : (2, 3), edge coordinates
+    out_hw : height and width of the result
 
     Returns
     -------
-    (out_px, out_px, 3) uint8
+    (*out_hw, 3) float64, not rounded
     """
     height, width = picture.shape[:2]
-    centre = np.arange(out_px) + 0.5
-    x, y = np.meshgrid(centre, centre)
-    points = frame_from_crop @ np.stack([x.ravel(), y.ravel(), np.ones(out_px**2)]) - 0.5
+    x, y = np.meshgrid(np.arange(out_hw[1]) + 0.5, np.arange(out_hw[0]) + 0.5)
+    points = picture_from_out @ np.stack([x.ravel(), y.ravel(), np.ones(x.size)]) - 0.5
     low = np.floor(points).astype(np.int64)
     fx, fy = (points - low)[..., None]
     x0, x1 = np.clip(low[0], 0, width - 1), np.clip(low[0] + 1, 0, width - 1)
@@ -44,14 +46,56 @@ def warp(picture: Pixels, frame_from_crop: Float, out_px: int) -> Pixels:
     source = picture.astype(np.float64)
     top = source[y0, x0] * (1 - fx) + source[y0, x1] * fx
     bottom = source[y1, x0] * (1 - fx) + source[y1, x1] * fx
-    out = np.rint(top * (1 - fy) + bottom * fy).astype(np.uint8)
-    return np.asarray(out.reshape(out_px, out_px, 3))
+    return np.asarray(top * (1 - fy) + bottom * fy).reshape(*out_hw, 3)
+
+
+def warp(picture: Pixels, frame_from_crop: Float, out_px: int) -> Pixels:
+    """Square crop through an affine, rounded: (out_px, out_px, 3) uint8."""
+    return np.rint(sample(picture, frame_from_crop, (out_px, out_px))).astype(np.uint8)
+
+
+def occlude(picture: Pixels, occluder: Occluder) -> Pixels:
+    """Cover a rectangle; the blend is cut to whole levels, as published."""
+    x0, y0, x1, y1 = occluder.box
+    if occluder.offset is not None:
+        fill = picture.mean((0, 1), np.float64) + occluder.offset
+    else:
+        fill = sample(picture, occluder.picture_from_patch(), occluder.size)
+    out = picture.copy()
+    blend = occluder.alpha * fill + (1 - occluder.alpha) * picture[y0:y1, x0:x1]
+    out[y0:y1, x0:x1] = np.clip(blend, 0, 255).astype(np.uint8)
+    return out
+
+
+def blur(picture: Pixels, step: BlurStep) -> Pixels:
+    """Blur a whole picture; outside it its edge pixels go on."""
+    if step.kernel is None:
+        side, small = len(picture), step.small_px
+        whole = np.array([0.0, 0, side, side])
+        down = warp(picture, region_affine(whole, small, "edge"), small)
+        return warp(down, region_affine(whole * small / side, side, "edge"), side)
+    margin = step.margin_px
+    wide = np.pad(picture.astype(np.float64), ((margin, margin), (margin, margin), (0, 0)), "edge")
+    height, width = picture.shape[:2]
+    out = np.zeros(picture.shape)
+    for (y, x), weight in np.ndenumerate(step.kernel):
+        out += weight * wide[y : y + height, x : x + width]
+    return np.clip(np.rint(out), 0, 255).astype(np.uint8)
 
 
 def color(picture: Pixels, matrix: Float) -> Pixels:
     """Apply a (3, 4) colour matrix to RGB and 1; rounded and clipped to 0..255."""
     out = picture.astype(np.float64) @ matrix[:, :3].T + matrix[:, 3]
     return np.clip(np.rint(out), 0, 255).astype(np.uint8)
+
+
+def render(picture: Pixels, params: Params, i: int) -> Pixels:
+    """Crop i of a batch from its decoded picture: (out_px, out_px, 3) uint8."""
+    if i in params.occluders:
+        picture = occlude(picture, params.occluders[i])
+    if i in params.blurs:
+        picture = blur(picture, params.blurs[i])
+    return color(warp(picture, params.frame_from_crop[i], params.out_px), params.color[i])
 
 
 def crops(work: Crops, channels_last: bool) -> Pixels:
@@ -63,8 +107,7 @@ def crops(work: Crops, channels_last: bool) -> Pixels:
             picture = decode(data)
         except (OSError, SyntaxError, ValueError) as error:
             raise work.bad(i, f"not decodable: {error}") from error
-        result = warp(picture, work.params.frame_from_crop[i], work.params.out_px)
-        out.append(color(result, work.params.color[i]))
+        out.append(render(picture, work.params, i))
     stacked = np.stack(out)
     return stacked if channels_last else np.ascontiguousarray(stacked.transpose(0, 3, 1, 2))
 

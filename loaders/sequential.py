@@ -202,6 +202,13 @@ class Sequential:
         self._config, self._rank, self._world_size = config, rank, world_size
         self._batch_size, self._progress = batch_size, Progress()
         self._source, self.sets = open_streams(config, command, self._progress)
+        for one in self.sets.sets:  # on every rank, so that none waits for one that has failed
+            tracks = one.manifest.counts["tracks"]
+            if tracks < world_size:
+                raise DataError(
+                    f"{one.place}: {tracks} tracks cannot be dealt out to {world_size} processes; "
+                    "start fewer, or leave the data set out with --set data.datasets=..."
+                )
         weights = np.cumsum([one.weight for one in self.sets.sets])
         self._bounds = weights[:-1] / weights[-1]
         self._epoch: _Epoch | None = None

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import io
 import os
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 from urllib.error import HTTPError
@@ -27,6 +29,7 @@ from shards.format import MANIFEST_NAME, Manifest, check_dataset_name, dataset_f
 __all__ = ["Folder", "Source", "find_manifests", "is_url", "open_source"]
 
 OBJECT_STORES = ("s3", "gs", "az")
+RETRIES, PAUSE_S = 4, 0.1  # of a file on a web server; pauses grow
 _CHUNK = 1 << 20
 
 
@@ -61,23 +64,92 @@ class Folder:
         """Nothing can end a read that hangs in the kernel."""
 
 
+class _Reply(io.RawIOBase):
+    """A file of a web server. A reply that breaks off is asked for again and read past there.
+
+    Parameters
+    ----------
+    url : of the file
+    timeout_s : longest wait for bytes
+    """
+
+    def __init__(self, url: str, timeout_s: float) -> None:
+        self._url, self._timeout_s = url, timeout_s
+        self._position, self._failures = 0, 0
+        self._reply: Any = None
+        self._connect()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while True:
+            try:
+                size: int = self._reply.readinto(buffer)
+                if size or not self._reply.length:
+                    self._position += size
+                    return size
+                raise OSError(f"the reply ended {self._reply.length} bytes too early")
+            except TimeoutError:
+                raise  # there was time enough
+            except (OSError, HTTPException) as error:
+                self._pause(error)
+                self._connect()
+
+    def _connect(self) -> None:
+        while True:
+            self.close_reply()
+            try:
+                self._reply = urlopen(self._url, timeout=self._timeout_s)  # http and https only
+                left = self._position
+                while left:
+                    left -= len(self._reply.read(min(left, _CHUNK)) or _ended())
+            except HTTPError as error:
+                error.close()
+                said = f"{error.code} {error.reason}"
+                if error.code in (404, 410):
+                    raise FileNotFoundError(said) from error
+                if error.code < 500 and error.code != 429:
+                    raise OSError(f"the server answers {said}") from error
+                self._pause(OSError(f"the server answers {said}"))
+            except TimeoutError:
+                raise
+            except (OSError, HTTPException) as error:
+                self._pause(error)
+            else:
+                return
+
+    def _pause(self, error: Exception) -> None:
+        self._failures += 1
+        if self._failures > RETRIES:
+            raise OSError(f"{error} (asked {self._failures} times)") from error
+        time.sleep(PAUSE_S * 2**self._failures)
+
+    def close_reply(self) -> None:
+        """Close the connection."""
+        if self._reply is not None:
+            self._reply.close()
+            self._reply = None
+
+    def close(self) -> None:
+        self.close_reply()
+        super().close()
+
+
+def _ended() -> bytes:
+    raise OSError("the reply ended too early")
+
+
 @dataclass(frozen=True, slots=True)
 class Web:
-    """Files of a web server: one plain GET a file, no ranges."""
+    """Files of a web server: plain GETs, no ranges."""
 
     url: str
     timeout_s: float
 
     def open(self, name: str) -> BinaryIO:
         """Ask for a file."""
-        try:
-            reply = urlopen(self.where(name), timeout=self.timeout_s)  # http and https only
-        except HTTPError as error:
-            error.close()
-            if error.code in (404, 410):
-                raise FileNotFoundError(f"{error.code} {error.reason}") from error
-            raise OSError(f"the server answers {error.code} {error.reason}") from error
-        return cast(BinaryIO, reply)
+        return cast(BinaryIO, io.BufferedReader(_Reply(self.where(name), self.timeout_s), _CHUNK))
 
     def where(self, name: str) -> str:
         """URL of a file."""

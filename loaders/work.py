@@ -11,8 +11,8 @@ import numpy.typing as npt
 import torch
 
 from loaders.config import PairConfig
-from loaders.plan import STREAM_SEARCH, STREAM_TEMPLATE, Plan, plan_batch
-from loaders.recipe import DRAW_WIDTH, Params, draw
+from loaders.plan import STREAM_SEARCH, STREAM_STEPS, STREAM_TEMPLATE, Plan, plan_batch
+from loaders.recipe import DRAW_WIDTH, Half, Params, Step, draw
 from loaders.sets import Chosen, DataSet, DataSets
 from shards.errors import BadSample
 from shards.geometry import Float
@@ -200,11 +200,20 @@ def augment(
     start, count = int(plan.sample[0]), len(plan.sample)
     u_z = uniforms(config.seed, STREAM_TEMPLATE, epoch, start, count, DRAW_WIDTH, step)
     u_x = uniforms(config.seed, STREAM_SEARCH, epoch, start, count, DRAW_WIDTH, step)
+
+    def more(name: Step, half: Half, at: npt.NDArray[np.int64], width: int) -> Float:
+        stream = STREAM_STEPS[name, half]
+        rows = [uniforms(config.seed, stream, epoch, i, 1, width) for i in plan.sample[at].tolist()]
+        return np.concatenate(rows) if rows else np.empty((0, width))
+
     z, x = draw(
         config.recipe,
         plan.is_image,
         u_z,
         u_x,
+        stored.template_box,
+        stored.search_box,
+        more,
         template_px=config.template_px,
         search_px=config.search_px,
         frame_px=sets.crop_size,

@@ -40,6 +40,8 @@ __all__ = [
     "index_affine",
     "iou",
     "region_affine",
+    "rotate_affine",
+    "rotate_boxes",
     "touched",
 ]
 
@@ -165,6 +167,50 @@ def flip_boxes(box: Float, frame_px: int, grid: Grid) -> Float:
     box = np.asarray(box, np.float64)
     mirror = frame_px if grid == "edge" else frame_px - 1
     return np.stack([mirror - box[..., 2], box[..., 1], mirror - box[..., 0], box[..., 3]], axis=-1)
+
+
+def rotate_affine(frame_from_crop: Float, frame_px: int, angle_deg: Float) -> Float:
+    """Affines that read a frame turned about its centre.
+
+    Parameters
+    ----------
+    frame_from_crop : (B, 2, 3), edge coordinates
+    frame_px : side of the frame
+    angle_deg : (B,) by which the content turns, clockwise as seen (x right, y down)
+
+    Returns
+    -------
+    (B, 2, 3): frame from turned frame, after `frame_from_crop`
+    """
+    angle = np.deg2rad(np.asarray(angle_deg, np.float64))
+    cos, sin = np.cos(angle), np.sin(angle)
+    # the inverse turn takes a point of the result back to the frame
+    back = np.stack([np.stack([cos, sin], -1), np.stack([-sin, cos], -1)], -2)
+    affine = np.array(frame_from_crop, np.float64)
+    affine[..., 2] -= frame_px / 2
+    affine = back @ affine
+    affine[..., 2] += frame_px / 2
+    return np.where((angle == 0)[..., None, None], frame_from_crop, affine)
+
+
+def rotate_boxes(box: Float, angle_deg: Float, centre: float) -> Float:
+    """Boxes around the ellipses in boxes of a picture that is turned about (centre, centre).
+
+    Parameters
+    ----------
+    box : (..., 4) xyxy
+    angle_deg : (...) clockwise as seen, broadcasts against ``box[..., 0]``
+    centre : coordinate of the pivot on both axes
+    """
+    box = np.asarray(box, np.float64)
+    angle = np.deg2rad(np.asarray(angle_deg, np.float64))
+    cos, sin = np.cos(angle), np.sin(angle)
+    half_w, half_h = (box[..., 2] - box[..., 0]) / 2, (box[..., 3] - box[..., 1]) / 2
+    x, y = (box[..., 0] + box[..., 2]) / 2 - centre, (box[..., 1] + box[..., 3]) / 2 - centre
+    x, y = cos * x - sin * y + centre, sin * x + cos * y + centre
+    # half sides of the box around an ellipse with these half axes, turned
+    w, h = np.hypot(half_w * cos, half_h * sin), np.hypot(half_w * sin, half_h * cos)
+    return np.stack([x - w, y - h, x + w, y + h], axis=-1)
 
 
 def crop_centre(frame_px: int, grid: Grid) -> float:

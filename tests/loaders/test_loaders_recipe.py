@@ -8,6 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from configs import strict
+from loaders.blur import Blur
+from loaders.config import PairConfig
+from loaders.occlusion import Occlusion
 from loaders.recipe import DRAW_WIDTH, Augment, Jitter, Params, Recipe, draw
 from loaders.reference import color, warp
 from shards.geometry import Grid
@@ -23,7 +27,33 @@ def drawn(
     is_image = np.full(count, image)
     u_z = uniforms(7, 1, 0, start, count, DRAW_WIDTH)
     u_x = uniforms(7, 2, 0, start, count, DRAW_WIDTH)
-    return draw(recipe, is_image, u_z, u_x, template_px=127, search_px=255, frame_px=446, grid=grid)
+    targets = np.tile([191.0, 199, 255, 247], (count, 1))
+
+    def more(step: str, half: str, at: np.ndarray, width: int) -> np.ndarray:
+        stream = {"blur": 3, "occlusion": 5}[step] + "xz".index(half)
+        whole = uniforms(7, stream, 0, start, count, width)
+        return whole[at]
+
+    return draw(
+        recipe,
+        is_image,
+        u_z,
+        u_x,
+        targets,
+        targets,
+        more,
+        template_px=127,
+        search_px=255,
+        frame_px=446,
+        grid=grid,
+    )
+
+
+def without_steps(recipe: Recipe) -> Recipe:
+    """Without blur and occlusion, which have tests of their own and cost time for each sample."""
+    none = {"blur": Blur(), "occlusion": Occlusion()}
+    halves = ("image_z", "image_x", "video_z", "video_x")
+    return replace(recipe, **{name: replace(getattr(recipe, name), **none) for name in halves})
 
 
 def with_video_x(**changes: object) -> Recipe:
@@ -43,6 +73,44 @@ def test_without_augmentation_the_crop_is_the_centre(grid: Grid, region: list[fl
 def test_127_pixels_of_the_template_are_the_exemplar() -> None:
     z, _ = drawn(NO_AUGMENT)
     np.testing.assert_allclose(z.region[0], [159.5, 159.5, 286.5, 286.5])
+
+
+@pytest.mark.parametrize("flip", [0.0, 1.0])
+def test_a_rotated_box_is_around_the_ellipse_that_was_in_it(flip: float) -> None:
+    """Drawn and measured: a white ellipse on black, turned with the picture."""
+    height, width = 446, 446
+    y, x = np.mgrid[:height, :width] + 0.5
+    box = np.array([180.0, 210, 270, 250])
+    inside = ((x - 225) / 45) ** 2 + ((y - 230) / 20) ** 2 <= 1
+    picture = np.repeat((inside * 255).astype(np.uint8)[..., None], 3, 2)
+    recipe = with_video_x(flip=flip, rotation=Jitter(p=1.0, delta=40.0), scale=0.1, shift=20.0)
+    _, params = drawn(recipe, 8)
+    assert (np.abs(params.angle_deg) > 0).all()
+    boxes = params.boxes(np.tile(box, (8, 1)))
+    for i in range(8):
+        crop = warp(picture, params.frame_from_crop[i], 255)[..., 0] > 127
+        rows, columns = np.flatnonzero(crop.any(axis=1)), np.flatnonzero(crop.any(axis=0))
+        found = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+        np.testing.assert_allclose(boxes[i], found, atol=1.2)
+
+
+def test_rotation_turns_clockwise_and_is_off_by_default() -> None:
+    """A mark right of the centre goes down (y grows) under a positive angle."""
+    _, x = drawn(with_video_x(rotation=Jitter(p=1.0, delta=30.0)), 30)
+    mark = x.boxes(np.tile([320.0, 220, 326, 226], (30, 1)))
+    below = (mark[:, 1] + mark[:, 3]) / 2 > 127.5
+    np.testing.assert_array_equal(below, x.angle_deg > 0)
+    assert not drawn(Recipe(), 200)[1].angle_deg.any()
+
+
+def test_optional_steps_keep_to_their_streams() -> None:
+    """Blur and occlusion move no other number: all else is as without them."""
+    _, plain = drawn(without_steps(Recipe()), 300, image=True)
+    _, full = drawn(Recipe(), 300, image=True)
+    assert full.blurs
+    assert full.occluders
+    for name in ("frame_from_crop", "color", "region", "flipped"):
+        np.testing.assert_array_equal(getattr(plain, name), getattr(full, name))
 
 
 @pytest.mark.parametrize("grid", ["edge", "corner"])
@@ -164,7 +232,7 @@ def test_grey_makes_all_channels_the_luma_and_hits_both_crops() -> None:
 @pytest.mark.parametrize("image", [True, False])
 def test_frequencies_and_ranges_of_100_000_draws(image: bool) -> None:
     """Every probability of the published recipe within five standard errors, uniform amounts."""
-    recipe, count = Recipe(), 100_000
+    recipe, count = without_steps(Recipe()), 100_000
     pair = drawn(recipe, count, image=image)
     ranges = (recipe.image_z, recipe.image_x) if image else (recipe.video_z, recipe.video_x)
     for params, augment in zip(pair, ranges, strict=True):
@@ -193,10 +261,29 @@ def test_published_numbers() -> None:
     assert (recipe.image_z.hue, recipe.video_z.hue) == (Jitter(p=0.1, delta=12.0), Jitter())
     assert recipe.video_x.saturation == Jitter(p=0.1, delta=0.15)
     assert (recipe.video_x.scale, recipe.video_x.shift) == (0.18, 64.0)
+    assert [recipe.image_x.blur.p, recipe.video_x.blur.p, recipe.image_z.blur.p] == [0.25, 0, 0]
+    halves = (recipe.image_z, recipe.video_z, recipe.image_x, recipe.video_x)
+    assert [half.occlusion.p for half in halves] == [0, 0, 0.1, 0.1]
 
 
 def test_published_draws_never_leave_the_stored_crop() -> None:
     """The largest needs 255 e^0.18 / 2 + 64 = 216.6 px from the centre; 223 are there."""
-    _, x = drawn(Recipe(), 100_000)
+    _, x = drawn(without_steps(Recipe()), 100_000)
     assert x.region.min() > 5
     assert x.region.max() < 441
+
+
+def test_shipped_configurations_are_the_published_numbers() -> None:
+    assert strict.load(PairConfig, "spm_alexnet.yaml", section="data") == PairConfig()
+    siamfc = strict.load(PairConfig, "siamfc_pairs.yaml", section="data")
+    assert siamfc.pairs_per_epoch == 160_000
+    assert siamfc.sampler.image.same_instance == siamfc.sampler.video.same_instance == 1
+    recipe = siamfc.recipe
+    assert [recipe.image_z.flip, recipe.image_x.flip, recipe.video_x.flip] == [0.25, 0.25, 0]
+    assert [recipe.image_z.blur.p, recipe.image_x.blur.p, recipe.video_x.blur.p] == [0.05, 0.25, 0]
+    assert recipe.image_z.blur.shares == (1, 0, 1, 1)
+    assert recipe.image_x.blur == Recipe().image_x.blur
+    assert [recipe.image_z.scale, recipe.image_z.shift] == [0, 0]
+    assert [recipe.video_x.scale, recipe.video_x.shift] == [0.04, 64]
+    assert recipe.image_x.keep_aspect
+    assert not any(recipe.has("occlusion", half) for half in ("z", "x"))

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -31,6 +32,7 @@ from loaders.batch import TENSOR_FIELDS, PairBatch
 from loaders.cli import main as loaders_cli
 from loaders.config import PairConfig
 from loaders.dealing import Frame, Mark, shard_order, stream
+from loaders.doctor import examine
 from loaders.loader import PairLoader
 from loaders.pipes import from_command_line
 from loaders.plan import PairKinds, SamplerConfig
@@ -139,11 +141,11 @@ class TestStream:
         assert sum(map(len, used)) == len(set.union(*used))
         assert all(used)
 
-    def test_a_rank_without_a_track_is_told(self, tmp_path: Path) -> None:
+    def test_every_rank_is_told_that_there_are_too_few_tracks(self, tmp_path: Path) -> None:
         synthetic.pack(tmp_path, sequences=2, frames=2, side=96)
-        one = Sequential(config_of(tmp_path), 2, 3, 6)
-        with pytest.raises(DataError, match="2 tracks in 1 shards leave none for rank 2 of 3"):
-            one.make(0, 0)
+        for rank in range(3):
+            with pytest.raises(DataError, match="2 tracks cannot be dealt out to 3 processes"):
+                Sequential(config_of(tmp_path), rank, 3, 6)
 
     def test_the_whole_part_in_the_window_is_read_once(
         self, packed: Path, monkeypatch: pytest.MonkeyPatch
@@ -590,6 +592,13 @@ class TestFaults:
             PairLoader(config_of(tmp_path), batch_size=4)
         with pytest.raises(DataError, match="no packed data set got10k; there are: lasot"):
             PairLoader(config_of(packed, datasets=("lasot", "got10k")), batch_size=4)
+        shutil.copytree(packed / "lasot", tmp_path / "zip")
+        manifest = tmp_path / "zip" / "manifest.json"
+        manifest.write_text(manifest.read_text().replace("lasot-000000.tar", "lasot.zip"))
+        with pytest.raises(DataError, match="streams tar shards"):
+            PairLoader(config_of(tmp_path / "zip"), batch_size=4)
+        with pytest.raises(ConfigError, match="examine the same data with"):
+            examine(config_of(packed), torch.device("cpu"))
         with pytest.raises(ConfigError, match="reads folders and http"):
             PairLoader(config_of("ftp://host/lasot"), batch_size=4)
 
@@ -702,17 +711,26 @@ class _Plain(http.server.SimpleHTTPRequestHandler):
 
     stall = threading.Event()
     cut = ""
+    cuts: ClassVar[list[float]] = []
+    rest = 0.5
+    refusals: ClassVar[list[int]] = []
 
     def log_message(self, *_: object) -> None:
         pass
 
     def do_GET(self) -> None:
+        if self.refusals:
+            self.send_error(self.refusals.pop(0))
+            return
+        share = self.rest
         if self.cut and self.path.endswith(self.cut):
+            share = self.cuts.pop(0) if self.cuts else self.rest
+        if share and self.cut and self.path.endswith(self.cut):
             data = Path(self.translate_path(self.path)).read_bytes()
             self.send_response(200)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
-            self.wfile.write(data[: len(data) // 2])
+            self.wfile.write(data[: int(len(data) * share)])
             self.wfile.flush()
             self.stall.wait(20)
             return
@@ -741,6 +759,35 @@ class TestWeb:
                 assert all(equal(next(loader), next(local)) for _ in range(6))
                 assert loader.state_dict() == local.state_dict()
 
+    def test_a_reply_that_breaks_off_is_asked_for_again(
+        self, server: str, packed: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(_Plain, "cut", "lasot-000001.tar")
+        monkeypatch.setattr(_Plain, "cuts", [0.5, 0.8])
+        monkeypatch.setattr(_Plain, "rest", 0)
+        _Plain.stall.set()
+        monkeypatch.setattr("loaders.sources.PAUSE_S", 0.001)
+        with (
+            PairLoader(config_of(f"{packed}/lasot"), batch_size=5) as local,
+            PairLoader(config_of(f"{server}/lasot"), batch_size=5) as loader,
+        ):
+            assert all(equal(next(loader), next(local)) for _ in range(5))
+        assert _Plain.cuts == []
+
+    def test_a_busy_server_is_asked_again_and_a_forbidden_file_is_not(
+        self, server: str, packed: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("loaders.sources.PAUSE_S", 0.001)
+        monkeypatch.setattr(_Plain, "refusals", [503, 503, 429])
+        PairLoader(config_of(f"{server}/lasot"), batch_size=5).close()
+        assert _Plain.refusals == []
+        monkeypatch.setattr(_Plain, "refusals", [503] * 5)
+        with pytest.raises(StorageError, match=r"503 .*asked 5 times"):
+            PairLoader(config_of(f"{server}/lasot"), batch_size=5)
+        monkeypatch.setattr(_Plain, "refusals", [403])
+        with pytest.raises(StorageError, match="403 "):
+            PairLoader(config_of(f"{server}/lasot"), batch_size=5)
+
     @pytest.mark.parametrize("stalls", [True, False])
     def test_a_reply_that_stalls_or_ends_early(
         self, server: str, stalls: bool, monkeypatch: pytest.MonkeyPatch
@@ -749,18 +796,18 @@ class TestWeb:
         if not stalls:
             _Plain.stall.set()
         config = config_of(f"{server}/lasot", timeout_s=0.5)
-        complaint = (
-            "lasot-000001.tar: cannot be read at byte|no batch within" if stalls else "cut off"
-        )
+        monkeypatch.setattr("loaders.sources.PAUSE_S", 0.001)
+        complaint = "cannot be read at byte|no batch within" if stalls else "early .asked 5 times"
         with (
             PairLoader(config, batch_size=5) as loader,
             pytest.raises(StorageError, match=complaint),
         ):
             run_all(loader)
 
-    def test_nothing_there(self, server: str) -> None:
+    def test_nothing_there(self, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(DataError, match=r"no manifest\.json there"):
             PairLoader(config_of(f"{server}/nowhere"), batch_size=5)
+        monkeypatch.setattr("loaders.sources.PAUSE_S", 0.001)
         with pytest.raises(StorageError, match="cannot be read"):
             PairLoader(config_of("http://127.0.0.1:9/lasot"), batch_size=5)
 
