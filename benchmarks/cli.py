@@ -404,6 +404,33 @@ def pack(
         ctx.exit(1)
 
 
+@main.command(epilog="Example: python -m benchmarks sequential --json sequential.json")
+@click.option(
+    "--data",
+    "data_folder",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="A packed data set, or a parent of such.  [default: synthetic indexes]",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("data/bench-sequential"),
+    show_default=True,
+    help="Folder of the synthetic indexes; made once.",
+)
+@click.option("--pairs", type=click.IntRange(64), default=50_000, show_default=True)
+@JSON_FILE
+def sequential(data_folder: Path | None, out: Path, pairs: int, json_file: Path | None) -> None:
+    """Compare the pairs of sequential storage with the plan's, for windows of 8 to 512 tracks."""
+    from benchmarks.sequential import SEQUENTIAL_HEADER, measure_sequential, sequential_rows
+
+    run = measure_sequential(out, data_folder, pairs, _command(), _say)
+    _show(sequential_rows(run), SEQUENTIAL_HEADER, [])
+    if json_file is not None:
+        result.write(json_file, run)
+        _say(f"{json_file}: written")
+
+
 @main.command("report", epilog="Example: python -m benchmarks report --check")
 @click.option(
     "--root",

@@ -15,7 +15,9 @@ from shards.storage import FolderSink
 __all__ = ["SCHEMAS", "read", "start", "write"]
 
 # By kind of result; raised when a key changes its name or meaning.
-SCHEMAS = {"loaders": 2, "bars": 1, "memory": 1, "costs": 1, "limits": 1, "pack": 1}
+SCHEMAS = {
+    "loaders": 2, "bars": 1, "memory": 1, "costs": 1, "limits": 1, "pack": 1, "sequential": 1,
+}  # fmt: skip
 
 
 def start(kind: str, command: str) -> dict[str, Any]:

@@ -88,9 +88,8 @@ def show(
     if (sample is None) == (samples is None):
         raise click.UsageError("give either --sample I or --samples A:B")
     first, end = samples or (sample or 0, (sample or 0) + 1)
-    config = strict.load(PairConfig, config_path, overrides, section="data")
-    if data is not None:
-        config = replace(config, path=data)
+    given = () if data is None else (f"data.path={data}",)
+    config = strict.load(PairConfig, config_path, (*overrides, *given), section="data")
     if backend is not None:
         config = replace(config, backend=backend)
     # uint8 pixels are what the other types are computed from

@@ -19,6 +19,7 @@ from typing import Any
 import simplejpeg
 import torch
 
+from configs.strict import ConfigError
 from loaders.advice import Setting, Stage, advice, bottleneck, facts_of, notes
 from loaders.batch import normalise, torch_dtype
 from loaders.config import PairConfig
@@ -150,11 +151,11 @@ class _Doctor:
             self.data[id(half), i] = bytes(half.read(i))
 
     def _read_pass(self, first: int, count: int, threads: int) -> float:
+        drawn = self.work.plan.dataset[first : first + count]
         for half in self.halves:
-            for source in set(half.sources):
+            for number, source in enumerate(self.sets.sets):
                 rows = half.rows[first : first + count]
-                own = [one is source for one in half.sources[first : first + count]]
-                source.storage.will_need(source.ranges(rows[own]))
+                source.storage.will_need(source.ranges(rows[drawn == number]))
         return self.rate(partial(self._read, first), threads, count)
 
     def storage(self) -> tuple[Stage, tuple[float, float], dict[str, Any]]:
@@ -333,6 +334,11 @@ def examine(
     DataError, MismatchError, FormatError, BadSample, StorageError : as the loader does
     ConfigError : if the backend needs another device
     """
+    if config.storage == "sequential":
+        raise ConfigError(
+            "data.storage 'sequential': single pictures are read here, which a stream has not; "
+            "examine the same data with --set data.storage=shards, where they are on a disk"
+        )
     doctor = _Doctor(config, device, batch_size, seconds)
     storage, warm, storage_facts = doctor.storage()
     name, *rates, pixels = doctor.backends()
