@@ -17,6 +17,7 @@ from benchmarks.claims import CLAIMS_HEADER, claim_rows
 from benchmarks.costs import COSTS_HEADER, costs_lines, costs_rows
 from benchmarks.memory import memory_lines
 from benchmarks.pack import PACK_HEADER, pack_rows, profile_rows
+from benchmarks.sequential import SEQUENTIAL_HEADER, sequential_rows
 from shards.errors import FormatError
 from shards.storage import FolderSink
 
@@ -54,6 +55,11 @@ def costs_section(run: Mapping[str, Any]) -> str:
     """Table of what each step of a pair costs."""
     lines = " ".join(costs_lines(run))
     return "\n\n".join([table.markdown(costs_rows(run), COSTS_HEADER), lines, _made(run)])
+
+
+def sequential_section(run: Mapping[str, Any]) -> str:
+    """Table of a window's pairs beside the plan's."""
+    return "\n\n".join([table.markdown(sequential_rows(run), SEQUENTIAL_HEADER), _made(run)])
 
 
 def pack_section(run: Mapping[str, Any]) -> str:
@@ -98,6 +104,13 @@ SECTIONS = (
         file="costs-cpu.json",
         kind="costs",
         render=costs_section,
+        document="docs/LOADERS.md",
+    ),
+    Section(
+        name="sequential",
+        file="sequential.json",
+        kind="sequential",
+        render=sequential_section,
         document="docs/LOADERS.md",
     ),
     Section(name="limits", file="limits-cpu.json", kind="limits", render=limits_section),
