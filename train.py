@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from loaders.batch import PairBatch, normalise
 from loaders.config import PairConfig
 from loaders.cpu import usable_cores
 from loaders.loader import PairLoader
+from loaders.remote import RemoteConfig
 from shards.console import KnownErrors
 from shards.errors import MismatchError
 from shards.rng import uniforms
@@ -45,6 +46,7 @@ FREE_KEYS = (
     "data.datasets", "data.path", "data.prefetch", "data.require_all", "data.storage",
     "data.threads", "data.timeout_s", "model.pretrained", "train.checkpoint_every",
     "train.checkpoint_minutes", "train.epochs", "train.keep", "train.log_every", "train.threads",
+    *(f"data.remote.{one.name}" for one in fields(RemoteConfig)),
 )  # fmt: skip
 STREAM_TORCH = 100  # of shards.rng: seeds of torch's generators, one row a rank
 

@@ -10,6 +10,7 @@ from annotated_types import Ge, Gt, Le, Lt
 
 from loaders.plan import SamplerConfig
 from loaders.recipe import Recipe
+from loaders.remote import RemoteConfig
 
 __all__ = ["BackendName", "PairConfig", "PixelType", "StorageName"]
 
@@ -27,7 +28,7 @@ class PairConfig:
     Attributes
     ----------
     path : a folder with a manifest.json, or a parent of such; by default $SIAMSTREAM_SHARDS or
-        data/shards
+        data/shards. Also a URL of such, s3://, gs://, az://, http:// or https://
     datasets : names of the data sets to use, all of which must be there; empty: those of `weights`
         that are there
     weights : share of the pairs by data set; renormalised over the data sets used
@@ -44,6 +45,7 @@ class PairConfig:
     pairs_per_epoch : samples of one epoch
     seed : of the sample stream
     sampler, recipe : which pairs, which augmentations
+    remote : how data behind a URL are read
     """
 
     path: str | None = None
@@ -65,3 +67,4 @@ class PairConfig:
     seed: Annotated[int, Ge(0), Lt(1 << 64)] = 7
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     recipe: Recipe = field(default_factory=Recipe)
+    remote: RemoteConfig = field(default_factory=RemoteConfig)

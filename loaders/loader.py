@@ -112,8 +112,13 @@ class PairLoader:
         self.batch_size, self.device = batch_size, torch.device(device)
         self.sets = open_sets(config)
         own = -(-batch_size // world_size)
-        self.backend_name, self._backend = make_backend(config, self.sets, own, self.device)
+        try:
+            self.backend_name, self._backend = make_backend(config, self.sets, own, self.device)
+        except BaseException:
+            self.sets.close()
+            raise
         self._planner = ThreadPoolExecutor(1, thread_name_prefix="planner")
+        self._starter = ThreadPoolExecutor(1, thread_name_prefix="starter")
         self._ahead: deque[Future[tuple[Work, Any]]] = deque()
         self._next = self._position = (0, 0)  # to be planned next; to be handed over next
         self._totals = {"batches": 0, "pairs": 0, "wait_s": 0.0}
@@ -140,7 +145,8 @@ class PairLoader:
             return epoch + 1, 0
         return epoch, consumed
 
-    def _make(self, position: tuple[int, int]) -> tuple[Work, Any]:
+    def _plan(self, position: tuple[int, int]) -> Work:
+        """Plan a batch and tell the storages: long before a backend reads it, which may block."""
         epoch, consumed = position
         count = len(range(self.rank, self.batch_size, self.world_size))
         work = prepare(self.sets, self.config, epoch, consumed + self.rank, count, self.world_size)
@@ -148,11 +154,16 @@ class PairLoader:
             for source in set(crops.sources):
                 rows = crops.rows[[one is source for one in crops.sources]]
                 source.storage.will_need(source.ranges(rows))
+        return work
+
+    def _start(self, planned: Future[Work]) -> tuple[Work, Any]:
+        work = planned.result()
         return work, self._backend.start(work)
 
     def _fill(self) -> None:
         while len(self._ahead) < self.config.prefetch:
-            self._ahead.append(self._planner.submit(self._make, self._next))
+            planned = self._planner.submit(self._plan, self._next)
+            self._ahead.append(self._starter.submit(self._start, planned))
             self._next = self._after(self._next)
 
     def __next__(self) -> PairBatch:
@@ -302,8 +313,9 @@ class PairLoader:
                     self._wait(future, time.perf_counter() + self.config.timeout_s)
 
     def stats(self) -> dict[str, float]:
-        """Totals since the start: batches, pairs, seconds waited for batches."""
-        return dict(self._totals)
+        """Totals since the start: batches, pairs, seconds waited; of remote data also bytes."""
+        remote = self.sets.remote
+        return {**self._totals, **(remote.stats() if remote is not None else {})}
 
     def describe(self) -> dict[str, Any]:
         """Facts for a run's records: data sets, weights, what is missing, backend."""
@@ -314,7 +326,10 @@ class PairLoader:
         if self._closed:
             return
         self._closed = True
+        self.sets.stop()
         # A thread that hangs in a read cannot be stopped, and must not stop us.
-        self._planner.shutdown(wait=not self._stalled, cancel_futures=True)
+        for pool in (self._planner, self._starter):
+            pool.shutdown(wait=not self._stalled, cancel_futures=True)
         self._ahead.clear()
         self._backend.close(wait=not self._stalled)
+        self.sets.close(wait=not self._stalled)
