@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +20,6 @@ from loaders.batch import PairBatch, normalise
 from loaders.config import PairConfig
 from loaders.cpu import usable_cores
 from loaders.loader import PairLoader
-from loaders.remote import RemoteConfig
 from shards.console import KnownErrors
 from shards.errors import MismatchError
 from shards.rng import uniforms
@@ -43,10 +42,9 @@ from tracker.training.world import Interrupt, World
 
 # Keys that do not change what is computed: another value goes on in the same folder.
 FREE_KEYS = (
-    "data.datasets", "data.path", "data.prefetch", "data.require_all", "data.storage",
-    "data.threads", "data.timeout_s", "model.pretrained", "train.checkpoint_every",
+    "data.datasets", "data.path", "data.prefetch", "data.remote", "data.require_all",
+    "data.storage", "data.threads", "data.timeout_s", "model.pretrained", "train.checkpoint_every",
     "train.checkpoint_minutes", "train.epochs", "train.keep", "train.log_every", "train.threads",
-    *(f"data.remote.{one.name}" for one in fields(RemoteConfig)),
 )  # fmt: skip
 STREAM_TORCH = 100  # of shards.rng: seeds of torch's generators, one row a rank
 
@@ -114,7 +112,7 @@ class Run:
 @click.option(
     "--data",
     metavar="DIR",
-    help="A packed data set, or a parent of such.  [default: data/shards, or $SIAMSTREAM_SHARDS]",
+    help="Packed data set, or a parent, or a URL.  [default: data/shards, or $SIAMSTREAM_SHARDS]",
 )
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Run's folder.  [default: runs/<config name>]"

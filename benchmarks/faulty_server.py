@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
@@ -37,6 +38,7 @@ Fault = Literal[
     "page",  # an HTML page instead of the bytes, with status 206
     "stall",  # no answer, ever
     "freeze",  # half the body, and then nothing
+    "whole",  # the whole file, as a server does that knows no ranges
 ]
 FAULTS: tuple[Fault, ...] = (
     "refuse", "slow-down", "drop", "cut", "truncate", "flip", "page", "stall", "freeze",
@@ -175,11 +177,13 @@ class FaultyServer:
         if fault in ("refuse", "slow-down"):
             status = 503 if fault == "refuse" else 429
             return await self._send(writer, method, Answer(status=status, body=b"not now"))
+        if fault == "whole":
+            headers.pop("range", None)
         if isinstance(self._origin, Path):
             answer = _from_folder(self._origin, path, headers)
         else:
             answer = await upstream.ask(head, method)
-        return await self._send(writer, method, _spoil(answer, fault), fault, reader)
+        return await self._send(writer, method, _spoil(answer, method, fault), fault, reader)
 
     async def _send(
         self,
@@ -222,8 +226,13 @@ def _from_folder(folder: Path, path: str, headers: Mapping[str, str]) -> Answer:
     file = folder / name
     if ".." in Path(name).parts or not file.is_file():
         return Answer(status=404, body=b"no such file")
-    size = file.stat().st_size
-    facts = {"accept-ranges": "bytes", "etag": f'"{file.stat().st_mtime_ns:x}"'}
+    found = file.stat()
+    size = found.st_size
+    facts = {
+        "accept-ranges": "bytes",
+        "etag": f'"{found.st_mtime_ns:x}"',
+        "last-modified": formatdate(found.st_mtime, usegmt=True),
+    }
     asked = re.fullmatch(r"bytes=(\d+)-(\d*)", headers.get("range", ""))
     if asked is None:
         return Answer(status=200, headers=facts, body=file.read_bytes())
@@ -237,8 +246,8 @@ def _from_folder(folder: Path, path: str, headers: Mapping[str, str]) -> Answer:
     return Answer(status=206, headers=facts, body=body)
 
 
-def _spoil(answer: Answer, fault: Fault) -> Answer:
-    if answer.status not in (200, 206) or not answer.body:
+def _spoil(answer: Answer, method: str, fault: Fault) -> Answer:
+    if method == "HEAD" or answer.status not in (200, 206) or not answer.body:
         return answer
     body = answer.body
     if fault == "flip":
