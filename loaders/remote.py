@@ -4,6 +4,9 @@ The plan names every read of the next batches (`RemoteStorage.will_need`): range
 cache lacks are fetched at once by a pool of threads, neighbours in one request; `read_many` waits
 for them. Bytes are not trusted: the caller checks each range's CRC and asks once more, past every
 cache, with `refetch`.
+
+The threads use obstore's blocking calls: its asynchronous ones cost about as much CPU a request and
+now and then abort the interpreter at its exit.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Gt, Le
 
-from loaders.cache import RangeCache, default_cache_dir
+from loaders.cache import ShardCache, default_cache_dir
 from loaders.mirror import fetch_index
 from loaders.origin import Origin
 from shards.errors import DataError, StorageError
@@ -127,7 +130,7 @@ class Remote:
         self.stopped = threading.Event()
         self.origin = Origin(url, config.timeout_s, config.deadline_s, self.stopped)
         self._folder = Path(config.cache_dir) if config.cache_dir else default_cache_dir()
-        self.cache = RangeCache(self._folder, int(config.cache_gb * 1e9))
+        self.cache = ShardCache(self._folder, int(config.cache_gb * 1e9))
         self.pool = ThreadPoolExecutor(config.connections, thread_name_prefix="fetch")
         self._storages: list[RemoteStorage] = []
 
@@ -207,6 +210,7 @@ class Remote:
         """Stop the threads."""
         self.stop()
         self.pool.shutdown(wait=wait, cancel_futures=True)
+        self.cache.close()
 
 
 def _manifest(origin: Origin) -> Manifest:
@@ -221,7 +225,7 @@ class RemoteStorage:
     ----------
     origin : of the data set
     remote : what it shares with others
-    content : what the bytes of all files depend on, for the names in the cache
+    content : what the bytes of all files depend on; names them in the cache
     """
 
     def __init__(self, origin: Origin, remote: Remote, content: str) -> None:
@@ -230,6 +234,7 @@ class RemoteStorage:
         self._lock = threading.Lock()
         self._ahead: dict[Range, _Ahead] = {}
         self._held = self._cached = 0  # bytes
+        self._cache.use(content)
 
     def counts(self) -> Mapping[str, int]:
         """See `Remote.stats`."""
@@ -247,7 +252,7 @@ class RemoteStorage:
     def will_need(self, ranges: Sequence[Range]) -> None:
         """Fetch ahead what the disk cache lacks, as far as memory for it goes."""
         real = (one for one in ranges if one.offset >= 0 and one.size > 0)
-        fresh = [one for one in real if not self._cache.has(self._name(one), one.size)]
+        fresh = [one for one in real if not self._cache.has(self._content, one)]
         self._fetch(fresh, ahead=True)
 
     def read_many(self, ranges: Sequence[Range]) -> list[memoryview]:
@@ -279,9 +284,11 @@ class RemoteStorage:
         ------
         StorageError : if they cannot be had
         """
-        self._cache.forget(self._name(one))
+        self._cache.forget(self._content, one)
         until = time.monotonic() + self._config.deadline_s
-        return self._origin.get(one.file, one.offset, one.size, until)
+        found = self._origin.get(one.file, one.offset, one.size, until)
+        self._cache.write(self._content, one, found)
+        return found
 
     def fail_all(self) -> None:
         """Let go of everything fetched ahead; those who wait for it get an error."""
@@ -290,9 +297,6 @@ class RemoteStorage:
         for ahead in dropped.values():
             _fail(ahead, StorageError(f"{self._origin.url}: reading was ended"))
 
-    def _name(self, one: Range) -> str:
-        return RangeCache.name(self._content, one.file, one.offset, one.size)
-
     def _local(self, one: Range) -> memoryview | None:
         """Bytes that need no request: none at all, or those in the disk cache."""
         check_crop_file(one.file)
@@ -300,7 +304,7 @@ class RemoteStorage:
             raise StorageError(f"{self._origin.url}/{one.file}: no range: {one.offset}, {one.size}")
         if one.size == 0:
             return memoryview(b"")
-        kept = self._cache.read(self._name(one), one.size)
+        kept = self._cache.read(self._content, one)
         if kept is not None:
             self._cached += one.size
         return kept
@@ -376,7 +380,7 @@ class RemoteStorage:
             with suppress(InvalidStateError):  # given up at the same moment
                 ahead.future.set_result(part)
         for one, part in zip(run, parts, strict=True):
-            self._cache.write(self._name(one), part)
+            self._cache.write(self._content, one, part)
 
 
 def _fail(ahead: _Ahead, error: BaseException) -> None:
