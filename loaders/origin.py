@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from shards.bucket import check_credentials, explain, load_obstore
 from shards.errors import FormatError, StorageError
 
-__all__ = ["SCHEMES", "Origin", "is_url"]
+__all__ = ["SCHEMES", "Origin", "is_url", "over"]
 
 SCHEMES = ("s3", "gs", "az", "http", "https")
 MAX_PAUSE_S = 5.0  # between two tries
@@ -31,8 +31,10 @@ _RIGHTS = {
 _FINAL = ("FileNotFoundError", "NotFoundError", "PermissionDeniedError", "UnauthenticatedError",
           "NotSupportedError", "InvalidPathError", "UnknownConfigurationKeyError")  # fmt: skip
 _CAUSE = re.compile(
-    r"Connection refused|dns error|invalid peer certificate|Connection reset|TimedOut|kind: Timeout"
+    r"Connection refused|dns error|invalid peer certificate|Connection reset|TimedOut|"
+    r"connection closed before message completed|kind: Timeout"
 )
+_STATUS = re.compile(r"status code: (\d+ [A-Za-z ]+)")
 _FINAL_STATUS = re.compile(r"status code: (4(?!08|29)\d\d|3\d\d)")
 _T = TypeVar("_T")
 
@@ -150,7 +152,7 @@ class Origin:
             until = started + min(OPENING_S, self._deadline_s)
         obstore = self._opened()
         tries, reason = 0, "no time was left to ask"
-        while time.monotonic() < until and not _over(self._stopped):
+        while time.monotonic() < until and not over(self._stopped):
             tries += 1
             with self._lock:
                 self.counts["requests"] += 1
@@ -161,22 +163,20 @@ class Origin:
                 reason = str(error)
             except (obstore.exceptions.BaseError, OSError) as error:
                 text = str(error)
-                reason = explain(text, _RIGHTS.get(self._scheme, "the server refuses"))
-                cause = _CAUSE.search(text)
-                reason += f" ({cause[0]})" if cause and cause[0] not in reason else ""
+                reason = _reason(text, _RIGHTS.get(self._scheme, "the server refuses"))
                 if isinstance(error, FileNotFoundError) and "NoSuchBucket" not in text:
                     raise _AbsentError(f"{what}: there is no such file") from error
                 if _final(error, text):
                     raise _refused(what, text, reason) from error
             self._pause(tries, until)
-        tried = f"tried {tries} times in {time.monotonic() - started:.1f} s"
+        tried = f"{tries} tries in {time.monotonic() - started:.1f} s"
         raise StorageError(f"{what}: {reason}; {tried} (data.remote.deadline_s)")
 
     def _pause(self, tries: int, until: float) -> None:
         """Wait before the next try, twice as long each time; others' tries are spread."""
         spread = 0.75 + 0.5 * (threading.get_ident() // 4096 * 0.618 % 1)
         end = min(until, time.monotonic() + spread * min(MAX_PAUSE_S, 0.1 * 2 ** (tries - 1)))
-        while not _over(self._stopped) and (left := end - time.monotonic()) > 0:
+        while not over(self._stopped) and (left := end - time.monotonic()) > 0:
             self._stopped.wait(min(0.5, left))
 
     def _opened(self) -> ModuleType:
@@ -204,7 +204,7 @@ class Origin:
         try:
             return make(self._given, client_options=client, retry_config=retry)
         except (obstore.exceptions.BaseError, ValueError) as error:
-            raise StorageError(f"{self.url}: {explain(str(error), '')}") from error
+            raise StorageError(f"{self.url}: {_reason(str(error), '')}") from error
 
 
 class _AbsentError(StorageError):
@@ -224,6 +224,21 @@ def _outside(what: str, size: int) -> StorageError:
     return StorageError(f"{what}: the file has {size}; {_OTHER_PACKING}")
 
 
+def _reason(text: str, rights: str) -> str:
+    """What an exception of obstore says, as short as it can be."""
+    status, cause = _STATUS.search(text), _CAUSE.search(text)
+    found = explain(text, rights)
+    if "Account must be specified" in text:
+        return "no account: set AZURE_STORAGE_ACCOUNT_NAME, and AZURE_STORAGE_ACCOUNT_KEY"
+    if "no permission" in found or "credentials" in found or "bucket" in found:
+        return found
+    if status is not None:
+        return f"the server answers {status[1]}"
+    if cause is None:
+        return found
+    return f"no answer ({'nothing came in time' if 'Time' in cause[0] else cause[0]})"
+
+
 def _refused(what: str, text: str, reason: str) -> StorageError:
     if "status code: 416" in text:
         return StorageError(f"{what}: outside the file; {_OTHER_PACKING}")
@@ -237,7 +252,7 @@ def _final(error: Exception, text: str) -> bool:
     return type(error).__name__ in _FINAL or _FINAL_STATUS.search(text) is not None
 
 
-def _over(stopped: threading.Event) -> bool:
+def over(stopped: threading.Event) -> bool:
     """Whether nobody waits any more: the loader is closed, or the program is at its end."""
     return stopped.is_set() or not threading.main_thread().is_alive()
 

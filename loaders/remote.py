@@ -26,7 +26,7 @@ from annotated_types import Ge, Gt, Le
 
 from loaders.cache import ShardCache, default_cache_dir
 from loaders.mirror import fetch_index
-from loaders.origin import Origin
+from loaders.origin import Origin, over
 from shards.errors import DataError, StorageError
 from shards.format import MANIFEST_NAME, Manifest, check_crop_file
 from shards.index import Index
@@ -354,15 +354,17 @@ class RemoteStorage:
             return None if failed else ahead
 
     def _wait(self, one: Range, ahead: _Ahead, until: float) -> memoryview:
-        try:
-            return ahead.future.result(max(0.0, until - time.monotonic()))
-        except FutureTimeout as error:
-            raise StorageError(
-                f"{self._origin.url}/{one.file}: bytes {one.offset} to {one.offset + one.size} did "
-                f"not come within data.remote.deadline_s={self._config.deadline_s:g} s"
-            ) from error
-        except StorageError as error:  # many may wait for one: each gets its own
-            raise StorageError(str(error)) from error
+        while time.monotonic() < until and not over(self._remote.stopped):
+            try:
+                return ahead.future.result(min(0.5, max(0.0, until - time.monotonic())))
+            except FutureTimeout:
+                continue  # look whether somebody still waits: the program may be at its end
+            except StorageError as error:  # many may wait for one: each gets its own
+                raise StorageError(str(error)) from error
+        raise StorageError(
+            f"{self._origin.url}/{one.file}: bytes {one.offset} to {one.offset + one.size} did not "
+            f"come within data.remote.deadline_s={self._config.deadline_s:g} s, or reading ended"
+        )
 
     def _run(self, run: list[Range], aheads: list[_Ahead]) -> None:
         """Fetch neighbours by one request, hand them over, then keep them on disk."""
