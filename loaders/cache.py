@@ -4,7 +4,7 @@ Beside each other lie, for every shard, a sparse file with the bytes that came, 
 they have in the shard, and a sparse file of sums: 16 bytes for each 512 of the shard with offset,
 size and CRC-32C of the entry that begins there. Bytes are written before their sum, so what a
 killed process or a power failure leaves is an entry whose sum is not right: a miss, no more. Two
-processes that write the same entry write the same bytes. (One file an entry would cost fifteen
+processes that write the same entry write the same bytes. (One file an entry would cost eleven
 times the CPU.)
 
 Pairs are drawn from all over the data, so no entry is likelier to be read again than another: when
