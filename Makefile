@@ -5,12 +5,13 @@ TORCHRUN := .venv/bin/torchrun
 # Real pictures for tests, where they lie beside the project.
 export SIAMSTREAM_TEST_DATA ?= $(realpath ../shared/data)
 
-.PHONY: help install demo test quick lint types bench bench-report clean
+.PHONY: help install demo test test-services quick lint types bench bench-report clean
 
 help:
 	@echo "make install   .venv with everything (6.5 GB: CUDA builds of torch and DALI)"
 	@echo "make demo      demo data -> shards -> pairs -> training -> benchmark table"
 	@echo "make test      lint, types, import rules, all tests that need no GPU"
+	@echo "make test-services   tests that need nginx or minutes; names what is absent"
 	@echo "make quick     the tests that take a minute"
 	@echo "make bench     the loader benchmark of the README, on data that it makes"
 
@@ -26,10 +27,14 @@ demo: install
 	sh docs/demo.sh
 
 test: install lint types
-	$(PY) -m pytest -m "not gpu" -n 2
+	$(PY) -m pytest -m "not gpu and not services" -n 2
+
+# A test whose service is absent is skipped, and the summary names the service and how to get it.
+test-services: install
+	$(PY) -m pytest -m services
 
 quick: install
-	$(PY) -m pytest -m "not gpu and not slow"
+	$(PY) -m pytest -m "not gpu and not slow and not services"
 
 lint: install
 	$(PY) -m ruff check .

@@ -43,8 +43,8 @@ from tracker.training.world import Interrupt, World
 
 # Keys that do not change what is computed: another value goes on in the same folder.
 FREE_KEYS = (
-    "data.datasets", "data.path", "data.prefetch", "data.require_all", "data.storage",
-    "data.threads", "data.timeout_s", "model.pretrained", "train.checkpoint_every",
+    "data.datasets", "data.path", "data.prefetch", "data.remote", "data.require_all",
+    "data.storage", "data.threads", "data.timeout_s", "model.pretrained", "train.checkpoint_every",
     "train.checkpoint_minutes", "train.epochs", "train.keep", "train.log_every", "train.threads",
 )  # fmt: skip
 STREAM_TORCH = 100  # of shards.rng: seeds of torch's generators, one row a rank
@@ -111,7 +111,7 @@ class Run:
 )  # fmt: skip
 @click.option(
     "--data", metavar="DIR",
-    help="A packed data set, or a parent of such.  [default: data/shards, or $SIAMSTREAM_SHARDS]",
+    help="Packed data set, or a parent, or a URL.  [default: data/shards, or $SIAMSTREAM_SHARDS]",
 )  # fmt: skip
 @click.option("--allow-pipe", is_flag=True, help="Let --data be 'pipe:COMMAND {}', run by a shell.")
 @click.option(

@@ -363,6 +363,48 @@ def _real_or_made(given: Path | None) -> Path:
     return folder
 
 
+@main.command(epilog="Example: python -m benchmarks remote --repeats 5 --json remote.json")
+@click.option(
+    "--data",
+    "data_folder",
+    type=click.Path(path_type=Path),
+    help="A packed data set, or a parent of such.  [default: data/bench, made if absent]",
+)
+@click.option("--batches", type=click.IntRange(1), default=30, show_default=True, help="Counted.")
+@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True)
+@click.option("--pairs-per-s", type=click.FloatRange(1), default=100.0, show_default=True)
+@click.option("--delay-ms", type=click.FloatRange(0), default=30.0, show_default=True)
+@click.option("--check", is_flag=True, help="Exit 1 if a bar is missed.")
+@JSON_FILE
+@click.pass_context
+def remote(
+    ctx: click.Context,
+    data_folder: Path | None,
+    batches: int,
+    repeats: int,
+    pairs_per_s: float,
+    delay_ms: float,
+    check: bool,
+    json_file: Path | None,
+) -> None:
+    """Read over a slow server that refuses 1 % of the requests, beside reading from disk."""
+    from benchmarks.remote import RemoteCase, measure_remote
+
+    if data_folder is None:
+        data_folder = DEFAULT_DATA
+        _make_data(DataConfig(), data_folder)
+    case = RemoteCase(
+        data=str(data_folder),
+        batches=batches,
+        repeats=repeats,
+        pairs_per_s=pairs_per_s,
+        delay_ms=delay_ms,
+        threads=usable_cores(),
+    )
+    run = measure_remote(case, _command(), _say)
+    _judge(ctx, run, [], check, json_file)
+
+
 @main.command(epilog="Example: python -m benchmarks pack --frames 300 --json pack.json")
 @click.option(
     "--out",

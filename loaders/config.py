@@ -10,6 +10,7 @@ from annotated_types import Ge, Gt, Le, Lt
 
 from loaders.plan import SamplerConfig
 from loaders.recipe import Recipe
+from loaders.remote import RemoteConfig
 from loaders.window import SequentialConfig
 
 __all__ = ["PIPE", "PIPE_RULE", "BackendName", "PairConfig", "PixelType", "StorageName"]
@@ -34,7 +35,7 @@ class PairConfig:
     Attributes
     ----------
     path : a folder with a manifest.json, or a parent of such; by default $SIAMSTREAM_SHARDS or
-        data/shards
+        data/shards. Also a URL of such, s3://, gs://, az://, http:// or https://
     datasets : names of the data sets to use, all of which must be there; empty: those of `weights`
         that are there
     weights : share of the pairs by data set; renormalised over the data sets used
@@ -53,6 +54,7 @@ class PairConfig:
     pairs_per_epoch : samples of one epoch
     seed : of the sample stream
     sampler, recipe : which pairs, which augmentations
+    remote : how data behind a URL are read
     """
 
     path: str | None = None
@@ -75,6 +77,7 @@ class PairConfig:
     seed: Annotated[int, Ge(0), Lt(1 << 64)] = 7
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     recipe: Recipe = field(default_factory=Recipe)
+    remote: RemoteConfig = field(default_factory=RemoteConfig)
 
     def __post_init__(self) -> None:
         if self.path is not None and self.path.lstrip().startswith(PIPE):

@@ -118,8 +118,14 @@ class PairLoader:
         self._works = open_works(config, rank, world_size, batch_size, command)
         self.sets = self._works.sets
         own = -(-batch_size // world_size)
-        self.backend_name, self._backend = make_backend(config, self.sets, own, self.device)
+        try:
+            self.backend_name, self._backend = make_backend(config, self.sets, own, self.device)
+        except BaseException:
+            self._works.close()
+            self.sets.close()
+            raise
         self._planner = ThreadPoolExecutor(1, thread_name_prefix="planner")
+        self._starter = ThreadPoolExecutor(1, thread_name_prefix="starter")
         self._ahead: deque[Future[tuple[Work, Any]]] = deque()
         self._next = self._position = (0, 0)  # to be planned next; to be handed over next
         self._totals = {"batches": 0, "pairs": 0, "wait_s": 0.0}
@@ -146,13 +152,18 @@ class PairLoader:
             return epoch + 1, 0
         return epoch, consumed
 
-    def _make(self, position: tuple[int, int]) -> tuple[Work, Any]:
-        work = self._works.make(*position)
+    def _plan(self, position: tuple[int, int]) -> Work:
+        """Plan a batch and tell the storages: long before a backend reads it, which may block."""
+        return self._works.make(*position)
+
+    def _start(self, planned: Future[Work]) -> tuple[Work, Any]:
+        work = planned.result()
         return work, self._backend.start(work)
 
     def _fill(self) -> None:
         while len(self._ahead) < self.config.prefetch:
-            self._ahead.append(self._planner.submit(self._make, self._next))
+            planned = self._planner.submit(self._plan, self._next)
+            self._ahead.append(self._starter.submit(self._start, planned))
             self._next = self._after(self._next)
 
     def __next__(self) -> PairBatch:
@@ -317,8 +328,9 @@ class PairLoader:
                     self._wait(future, time.perf_counter() + self.config.timeout_s)
 
     def stats(self) -> dict[str, float]:
-        """Totals since the start: batches, pairs, seconds waited for batches."""
-        return dict(self._totals)
+        """Totals since the start: batches, pairs, seconds waited; of remote data also bytes."""
+        remote = self.sets.remote
+        return {**self._totals, **(remote.stats() if remote is not None else {})}
 
     def describe(self) -> dict[str, Any]:
         """Facts for a run's records: data sets, weights, what is missing, storage, backend."""
@@ -331,9 +343,12 @@ class PairLoader:
             return
         self._closed = True
         self._works.stop()
+        self.sets.stop()
         # A thread that hangs in a read cannot be stopped, and must not stop us.
-        self._planner.shutdown(wait=not self._stalled, cancel_futures=True)
+        for pool in (self._planner, self._starter):
+            pool.shutdown(wait=not self._stalled, cancel_futures=True)
         self._ahead.clear()
         if not self._stalled:
             self._works.close()
         self._backend.close(wait=not self._stalled)
+        self.sets.close(wait=not self._stalled)

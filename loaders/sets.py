@@ -14,12 +14,14 @@ import numpy.typing as npt
 import simplejpeg
 
 from loaders.config import PairConfig
+from loaders.origin import is_url
 from loaders.plan import PairTables
+from loaders.remote import Remote
 from shards.errors import BadSample, DataError, FormatError, MismatchError
 from shards.format import Manifest, dataset_folders
 from shards.geometry import Grid
 from shards.index import Index, crc32c
-from shards.storage import LocalStorage, Range, Storage
+from shards.storage import LocalStorage, Range, Refetching, Storage
 
 __all__ = [
     "Chosen",
@@ -34,6 +36,7 @@ __all__ = [
     "picture_fault",
 ]
 
+REFETCHES = 3  # of bytes with a wrong checksum, which may only be so on this machine
 HOW_TO_GET_DATA = (
     "pack one with 'python -m packer lasot', or make a small demo data set with "
     "'python -m packer demo' and then 'python -m packer lasot --stride 3'"
@@ -61,9 +64,9 @@ def picture_fault(data: memoryview, side: int) -> str | None:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class DataSet:
-    """One packed data set that is open for reading."""
+    """One packed data set that is open for reading; `folder` is its folder, or its URL."""
 
-    folder: Path
+    folder: Path | str
     manifest: Manifest
     index: Index
     storage: Storage
@@ -91,6 +94,10 @@ class DataSet:
         one = index.range(row)
         (data,) = self.storage.read_many([one])
         found = crc32c(data)
+        tries = REFETCHES
+        while found != index.crc[row] and tries > 0 and isinstance(self.storage, Refetching):
+            data, tries = self.storage.refetch(one), tries - 1
+            found = crc32c(data)
         if found != index.crc[row]:
             raise self.bad(row, f"CRC-32C is {found:08x}, the index says {index.crc[row]:08x}")
         fault = picture_fault(data, self.manifest.crop_size)
@@ -100,7 +107,7 @@ class DataSet:
 
     def bad(self, row: int, reason: str) -> BadSample:
         """Error that names a row's sample."""
-        file = str(self.folder / self.index.file(row))
+        file = f"{self.folder}/{self.index.file(row)}"
         return BadSample(file, self.index.key(row), int(self.index.offset[row]), reason)
 
 
@@ -130,6 +137,7 @@ class Chosen(Generic[Set]):
     missing : names with a weight that are not there
     warnings : one line each
     grid, crop_size : of all stored crops
+    remote : what data behind a URL are read with, else None
     """
 
     sets: tuple[Set, ...]
@@ -137,6 +145,17 @@ class Chosen(Generic[Set]):
     warnings: tuple[str, ...]
     grid: Grid
     crop_size: int
+    remote: Remote | None = None
+
+    def stop(self) -> None:
+        """Let those who wait for bytes of a remote storage fail soon."""
+        if self.remote is not None:
+            self.remote.stop()
+
+    def close(self, wait: bool = True) -> None:
+        """End the threads of a remote storage, if there is one."""
+        if self.remote is not None:
+            self.remote.close(wait)
 
     def fingerprints(self) -> dict[str, str]:
         """SHA-256 of the index by data set: changes with any sample."""
@@ -277,18 +296,42 @@ def open_sets(config: PairConfig) -> DataSets:
     DataError : if none, or not all that were named, are there
     MismatchError : if their crops differ in size or grid
     FormatError : if one is damaged
+    StorageError : if it is a URL whose store gives no answer
     """
-    path = Path(config.path) if config.path else default_shards()
+    given = config.path or str(default_shards())
+    if not is_url(given):
+        return _open(config, Path(given), _local_manifests(config, Path(given)), None)
+    remote = Remote(given, config.remote)
+    try:
+        names = config.datasets or tuple(config.weights)
+        manifests = remote.manifests(names, only=bool(config.datasets))
+        return _open(config, remote.origin.url, manifests, remote)
+    except BaseException:
+        remote.close()
+        raise
+
+
+def _local_manifests(config: PairConfig, path: Path) -> dict[Path, Manifest]:
     folders = dataset_folders(path)
     if config.datasets and len(folders) > 1:  # one that is not wanted may well be damaged
         folders = [folder for folder in folders if may_hold(folder, config.datasets)]
-    manifests = {folder: Manifest.read(folder) for folder in folders}
+    return {folder: Manifest.read(folder) for folder in folders}
+
+
+def _open(
+    config: PairConfig,
+    path: Path | str,
+    manifests: Mapping[Any, Manifest],
+    remote: Remote | None,
+) -> DataSets:
+    """Open data sets of a path or URL, whose manifests are given by their folders or URLs."""
     found = {manifest.name: folder for folder, manifest in manifests.items()}
-    if len(found) != len(folders):
+    if len(found) != len(manifests):
         names = ", ".join(sorted(manifest.name for manifest in manifests.values()))
         raise DataError(f"{path}: two folders hold the same data set: {names}")
     if not found:
-        state = "has no packed data set" if path.is_dir() else "does not exist"
+        there = isinstance(path, str) or path.is_dir()
+        state = "has no packed data set" if there else "does not exist"
         raise DataError(f"{path} {state} (no manifest.json): {HOW_TO_GET_DATA}")
     use, missing, warnings = choose(config, path, found)
     total = sum(use.values())
@@ -296,12 +339,17 @@ def open_sets(config: PairConfig) -> DataSets:
     for name in sorted(use):
         folder = found[name]
         manifest = manifests[folder]
+        index, storage = (
+            remote.open(folder, manifest)
+            if remote is not None
+            else (Index.checked(folder, manifest), LocalStorage(folder))
+        )
         sets.append(
             DataSet(
                 folder=folder,
                 manifest=manifest,
-                index=Index.checked(folder, manifest),
-                storage=LocalStorage(folder),
+                index=index,
+                storage=storage,
                 weight=use[name] / total,
             )
         )
@@ -314,4 +362,5 @@ def open_sets(config: PairConfig) -> DataSets:
         warnings=(*warnings, *leaving(config, crop_size)),
         grid=grid,
         crop_size=crop_size,
+        remote=remote,
     )

@@ -78,6 +78,7 @@ def pair_tiles(
     template, search = backend.finish(backend.start(work), config.timeout_s)
     z, x = (pixels.permute(0, 2, 3, 1).cpu().numpy() for pixels in (template, search))
     backend.close()
+    sets.close()
     tiles = []
     for i in range(count):
         height = max(config.template_px, config.search_px)

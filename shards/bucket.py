@@ -26,10 +26,12 @@ from shards.sink import storage_error
 if TYPE_CHECKING:
     from obstore.store import S3Store
 
-__all__ = ["BucketSink"]
+__all__ = ["BucketSink", "check_credentials", "explain", "load_obstore"]
 
 RETRIES = 8  # of a request, with growing pauses: about 25 s in all
+_WRITING = "the AWS_* credentials must allow to list, get, put and delete objects there"
 _URL = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])((?:/[A-Za-z0-9!_.*'()=-]+)*)/*")
+_SECRET = re.compile(r"(https?://)[^/@\s]*@|\?[^\s)\"']+")  # user names and signatures in URLs
 _CODE = re.compile(r"<Code>([A-Za-z0-9]+)</Code>")
 _CREDENTIALS = (  # any of them says where credentials come from
     "AWS_ACCESS_KEY_ID",
@@ -156,21 +158,28 @@ class BucketSink:
     def _asking(self, name: str) -> Iterator[tuple[ModuleType, S3Store]]:
         """Give obstore and the store, and turn its errors into one sentence."""
         where = f"{self.url}/{name}" if name else self.url
-        obstore = _obstore()
+        obstore = load_obstore(self.url)
         try:
             yield obstore, _store(self.url)
         except (obstore.exceptions.BaseError, FileNotFoundError) as error:
-            raise StorageError(f"{where}: {_reason(str(error))}") from error
+            raise StorageError(f"{where}: {explain(str(error), _WRITING)}") from error
 
 
-def _obstore() -> ModuleType:
+def load_obstore(url: str) -> ModuleType:
+    """Import obstore, for a URL that needs it.
+
+    Raises
+    ------
+    SiamstreamError : if it is not installed; names the extra that brings it
+    """
     try:
         import obstore
         import obstore.exceptions
         import obstore.store
     except ImportError as error:
         raise SiamstreamError(
-            "s3:// needs the package obstore: pip install 'siamstream[remote]'"
+            f"{url.partition('://')[0]}:// needs the package obstore: "
+            "pip install 'siamstream[remote]'"
         ) from error
     return obstore
 
@@ -178,8 +187,8 @@ def _obstore() -> ModuleType:
 @lru_cache(maxsize=16)
 def _store(url: str) -> S3Store:
     """Store of a URL in this process."""
-    obstore = _obstore()
-    _check_credentials(url)
+    obstore = load_obstore(url)
+    check_credentials(url)
     retry: dict[str, Any] = {
         "max_retries": RETRIES,
         "backoff": {
@@ -200,8 +209,13 @@ def _store(url: str) -> S3Store:
     return store
 
 
-def _check_credentials(url: str) -> None:
-    """Fail soon where nobody could give credentials: neither the environment nor the machine."""
+def check_credentials(url: str) -> None:
+    """Fail soon where nobody could give credentials: neither the environment nor the machine.
+
+    Raises
+    ------
+    StorageError : names the variables to set
+    """
     if any(os.environ.get(name) for name in _CREDENTIALS):
         return
     at = urlsplit(os.environ.get("AWS_METADATA_ENDPOINT") or _METADATA)
@@ -211,20 +225,24 @@ def _check_credentials(url: str) -> None:
         raise StorageError(f"{url}: {_NO_CREDENTIALS}") from error
 
 
-def _reason(text: str) -> str:
-    """What a message of obstore means, and what to do."""
+def explain(text: str, rights: str) -> str:
+    """What a message of obstore means, and what to do, on one line without secrets.
+
+    Parameters
+    ----------
+    text : of its exception
+    rights : that the credentials must give, for messages
+    """
     codes = _CODE.findall(text)
     code = codes[0] if codes else ""
     if code == "NoSuchBucket":
-        return "there is no such bucket: make it, or give another --out"
+        return "there is no such bucket: make it, or give another URL"
     if "latest/api/token" in text or "latest/meta-data" in text:
         return _NO_CREDENTIALS
     if "403 Forbidden" in text or "401 Unauthorized" in text:
-        return (
-            f"no permission ({code or 'refused'}): the AWS_* credentials must allow to list, get, "
-            "put and delete objects there"
-        )
-    if "error sending request" in text:
+        return f"no permission ({code or 'refused'}): {rights}"
+    if "error sending request" in text and text.startswith("Generic S3"):
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
         return f"no answer from {endpoint or 'Amazon S3'}; is AWS_ENDPOINT_URL right?"
-    return " ".join(text.partition("\n\nDebug source")[0].split())[:400]
+    plain = " ".join(text.partition("\n\nDebug source")[0].split())
+    return _SECRET.sub(r"\1", plain)[:400]

@@ -11,13 +11,13 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from shards.errors import StorageError
 from shards.format import check_crop_file
 from shards.sink import FolderSink, storage_error
 
-__all__ = ["FolderSink", "LocalStorage", "Range", "Storage", "storage_error"]
+__all__ = ["FolderSink", "LocalStorage", "Range", "Refetching", "Storage", "storage_error"]
 
 
 class Range(NamedTuple):
@@ -39,6 +39,14 @@ class Storage(Protocol):
 
     def will_need(self, ranges: Sequence[Range]) -> None:
         """Tell that these ranges will be read soon."""
+
+
+@runtime_checkable
+class Refetching(Protocol):
+    """A storage whose bytes may have been damaged on their way, or where they were kept."""
+
+    def refetch(self, one: Range) -> memoryview:
+        """Bytes of a range once more, from where they come from."""
 
 
 class LocalStorage:

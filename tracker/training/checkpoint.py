@@ -292,7 +292,7 @@ def same_config(path: Path, then: str, now: str, free: Collection[str]) -> None:
     ----------
     path : of the checkpoint, for the message
     then, now : dumped configurations
-    free : dotted keys that may differ
+    free : dotted keys that may differ, with all below them
 
     Raises
     ------
@@ -302,7 +302,8 @@ def same_config(path: Path, then: str, now: str, free: Collection[str]) -> None:
     differing = [
         f"{key} was {before.get(key)!r}, now {after.get(key)!r}"
         for key in {**before, **after}
-        if before.get(key) != after.get(key) and key not in free
+        if before.get(key) != after.get(key)
+        and not any(key == one or key.startswith(f"{one}.") for one in free)
     ]
     if differing:
         raise MismatchError(

@@ -1,0 +1,131 @@
+"""A loader with a consumer that takes a fixed number of pairs a second, in a process of its own.
+
+``python -m benchmarks.paced`` reads a `Paced` as JSON from stdin and writes its figures as one JSON
+line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from benchmarks.proc import cpu_s
+from loaders.config import PairConfig
+from loaders.loader import PairLoader
+from loaders.remote import RemoteConfig
+from loaders.work import prepare
+from shards.errors import KNOWN_ERRORS, one_line
+
+__all__ = ["Paced", "main", "measure"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Paced:
+    """What is read, and how fast.
+
+    Attributes
+    ----------
+    path : of the data, a folder or a URL
+    cache_dir : of remote data
+    pairs_per_s : that the consumer takes
+    batches, warmup : counted; dropped before them
+    batch_size, threads, prefetch, seed : of the loader
+    """
+
+    path: str
+    cache_dir: str
+    pairs_per_s: float
+    batches: int
+    warmup: int = 4
+    batch_size: int = 32
+    threads: int = 2
+    prefetch: int = 4
+    seed: int = 7
+
+    def config(self) -> PairConfig:
+        """Return the loader's configuration: the full recipe, uint8 at 255/255."""
+        return PairConfig(
+            path=self.path,
+            backend="cpu",
+            threads=self.threads,
+            prefetch=self.prefetch,
+            seed=self.seed,
+            remote=RemoteConfig(cache_dir=self.cache_dir),
+        )
+
+
+def _needed_bytes(loader: PairLoader, batches: int) -> int:
+    """Bytes of the pictures of the first batches, each picture once."""
+    sizes: dict[tuple[str, int], int] = {}
+    for number in range(batches):
+        work = prepare(loader.sets, loader.config, 0, number * loader.batch_size, loader.batch_size)
+        for crops in (work.template, work.search):
+            for source, row in zip(crops.sources, crops.rows, strict=True):
+                sizes[source.manifest.name, int(row)] = int(source.index.size[row])
+    return sum(sizes.values())
+
+
+def measure(paced: Paced) -> dict[str, Any]:
+    """Run it.
+
+    Returns
+    -------
+    ``wait_share`` of the counted time that the consumer waited; ``cpu_ms`` of this process a pair;
+    ``first_batch_s``; ``needed_bytes`` of all pictures announced and ``opening_bytes`` of manifest
+    and index; all of the loader's own totals
+    """
+    root, started = os.getpid(), time.perf_counter()
+    batch_s = paced.batch_size / paced.pairs_per_s
+    with PairLoader(paced.config(), batch_size=paced.batch_size) as loader:
+        opening = loader.stats().get("remote_bytes", 0)
+        next(loader)
+        first_batch_s = time.perf_counter() - started
+        cpu = wall = waited = 0.0
+        due = time.perf_counter()
+        for number in range(paced.warmup + paced.batches):
+            if number == paced.warmup:
+                cpu, wall, waited = cpu_s(root), time.perf_counter(), 0.0
+            asked = time.perf_counter()
+            next(loader)
+            got = time.perf_counter()
+            waited += got - asked
+            due = max(due, got - batch_s) + batch_s  # the step after this batch ends then
+            time.sleep(max(0.0, due - time.perf_counter()))
+        wall, cpu = time.perf_counter() - wall, cpu_s(root) - cpu
+        time.sleep(0.5)  # what was announced has come
+        stats = loader.stats()
+        seen = 1 + paced.warmup + paced.batches + paced.prefetch
+        needed = _needed_bytes(loader, seen)
+    return {
+        "wait_share": waited / wall,
+        "pairs_per_s": paced.batches * paced.batch_size / wall,
+        "cpu_ms": 1e3 * cpu / (paced.batches * paced.batch_size),
+        "first_batch_s": first_batch_s,
+        "needed_bytes": needed,
+        "opening_bytes": opening,
+        **stats,
+    }
+
+
+def main() -> int:
+    """Measure what stdin says; the exit status."""
+    try:
+        facts = measure(Paced(**json.load(sys.stdin)))
+    except KNOWN_ERRORS as error:
+        sys.stderr.write(one_line(error) + "\n")
+        return 1
+    sys.stdout.write(json.dumps(facts) + "\n")
+    return 0
+
+
+def as_json(paced: Paced) -> str:
+    """Text for the process's stdin."""
+    return json.dumps(asdict(paced))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,185 @@
+"""Shards behind a slow and faulty server beside the same shards on disk.
+
+A server of files (nginx) stands behind our own faulty one, which answers 30 ms late and refuses 1 %
+of the requests with 503. In every repeat three fresh processes read the same pairs for a consumer
+of 100 pairs/s: from disk, over the server with an empty cache, and over it once more with the cache
+that the second one left. Their order is turned round in every other repeat, as far as it can be.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks import result
+from benchmarks.claims import Claim, claims_of
+from benchmarks.nginx import ABSENT, nginx, nginx_there
+from benchmarks.paced import Paced, as_json
+from benchmarks.runner import ContestantError
+from shards.format import Manifest, dataset_folders
+
+__all__ = ["RemoteCase", "measure_remote"]
+
+_LIMIT_S = 600
+
+CLAIMS = (
+    Claim(key="wait_percent", what="cold cache: time that the consumer waits", unit="%", bar=5),
+    Claim(key="cpu_ratio", what="cold cache: CPU a pair, beside local", unit="x", bar=1.5),
+    Claim(key="bytes_ratio", what="bytes fetched, beside those needed", unit="x", bar=1.3),
+    Claim(key="warm_wait_percent", what="warm cache: time that it waits", unit="%", bar=5),
+    Claim(key="warm_cpu_ratio", what="warm cache: CPU a pair, beside local", unit="x", bar=1.5),
+    Claim(key="warm_bytes_ratio", what="warm cache: fetched, beside needed", unit="x", bar=0.01),
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RemoteCase:
+    """What is measured.
+
+    Attributes
+    ----------
+    data : a packed data set, or a parent of such
+    batches : of 32 pairs, counted in a run
+    repeats : of everything
+    pairs_per_s : that the consumer takes
+    delay_ms, refuse : of the server: before each answer; share of the requests answered by 503
+    threads : that decode
+    """
+
+    data: str
+    batches: int
+    repeats: int
+    pairs_per_s: float = 100.0
+    delay_ms: float = 30.0
+    refuse: float = 0.01
+    threads: int = 2
+
+
+@contextmanager
+def slow_server(case: RemoteCase, told: Callable[[str], None]) -> Iterator[tuple[str, str]]:
+    """Serve the data; gives the URL and the name of the server behind the faulty one."""
+    with ExitStack() as stack:
+        origin, server = str(Path(case.data).resolve()), "python"
+        if nginx_there():
+            origin, server = stack.enter_context(nginx(Path(case.data))), "nginx"
+        else:
+            told(f"{ABSENT}; going on with a server in Python, which costs this machine more CPU")
+        command = [sys.executable, "-m", "benchmarks.faulty_server", origin]
+        command += ["--delay-ms", str(case.delay_ms), "--refuse", str(case.refuse)]
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().strip(), server
+        finally:
+            process.stdin.close()
+            process.wait(20)
+            process.stdout.close()
+
+
+def _run(paced: Paced) -> dict[str, Any]:
+    child = subprocess.run(
+        [sys.executable, "-m", "benchmarks.paced"],
+        input=as_json(paced),
+        capture_output=True,
+        text=True,
+        timeout=_LIMIT_S,
+        check=False,
+    )
+    if child.returncode:
+        last = " | ".join(child.stderr.strip().splitlines()[-3:])
+        raise ContestantError(f"reading {paced.path} failed: {last}")
+    facts: dict[str, Any] = json.loads(child.stdout)
+    return facts
+
+
+def one_repeat(case: RemoteCase, url: str, local_first: bool) -> dict[str, dict[str, Any]]:
+    """Figures of reading ``local``, ``cold`` and ``warm``."""
+    found: dict[str, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory(prefix="siamstream-cache-") as cache:
+        order = ["local", "cold", "warm"] if local_first else ["cold", "warm", "local"]
+        for name in order:
+            found[name] = _run(
+                Paced(
+                    path=case.data if name == "local" else url,
+                    cache_dir=cache,
+                    pairs_per_s=case.pairs_per_s,
+                    batches=case.batches,
+                    threads=case.threads,
+                )
+            )
+    return found
+
+
+def _claims(found: dict[str, dict[str, Any]]) -> dict[str, float]:
+    """Figures of one repeat under the keys of `CLAIMS`; ratios are taken within it."""
+    values: dict[str, float] = {}
+    for name, prefix in (("cold", ""), ("warm", "warm_")):
+        one = found[name]
+        fetched = one["remote_bytes"] - one["opening_bytes"]
+        values[f"{prefix}wait_percent"] = 100 * one["wait_share"]
+        values[f"{prefix}cpu_ratio"] = one["cpu_ms"] / found["local"]["cpu_ms"]
+        values[f"{prefix}bytes_ratio"] = fetched / one["needed_bytes"]
+    return values
+
+
+def measure_remote(case: RemoteCase, command: str, told: Callable[[str], None]) -> dict[str, Any]:
+    """Measure every claim.
+
+    Parameters
+    ----------
+    case : what to measure
+    command : that repeats it, for the result
+    told : called with lines of progress
+
+    Returns
+    -------
+    the result, as its JSON has it
+    """
+    run = result.start("remote", command)
+    repeats, values = [], []
+    with slow_server(case, told) as (url, server):
+        for number in range(case.repeats):
+            found = one_repeat(case, url, local_first=number % 2 == 0)
+            repeats.append(found)
+            values.append(_claims(found))
+            said = ", ".join(
+                f"{name} {found[name]['cpu_ms']:.2f} ms a pair, waiting "
+                f"{100 * found[name]['wait_share']:.1f} %"
+                for name in ("local", "cold", "warm")
+            )
+            told(f"repeat {number + 1}/{case.repeats}: {said}")
+    manifests = [Manifest.read(folder) for folder in dataset_folders(Path(case.data))]
+    return {
+        **run,
+        "config": {
+            "server": server,
+            "data": case.data,
+            "frames": sum(one.counts["frames"] for one in manifests),
+            "batches": case.batches,
+            "repeats": case.repeats,
+            "pairs_per_s": case.pairs_per_s,
+            "delay_ms": case.delay_ms,
+            "refuse": case.refuse,
+            "threads": case.threads,
+        },
+        "runs": repeats,
+        "medians": {
+            name: {
+                key: statistics.median(one[name][key] for one in repeats)
+                for key in repeats[0][name]
+            }
+            for name in ("local", "cold", "warm")
+        },
+        "claims": claims_of(CLAIMS, {key: [one[key] for one in values] for key in values[0]}),
+    }
