@@ -31,6 +31,7 @@ from shards.index import Index
 from shards.rng import integers_below, uniforms
 
 __all__ = [
+    "PAIR_KINDS",
     "STREAM_PAIR",
     "STREAM_SEARCH",
     "STREAM_STEPS",
@@ -55,6 +56,7 @@ STREAM_STEPS = {  # what the optional steps of template (z) and search (x) draw 
 _WIDTH = 8
 _DATASET, _CATEGORY, _TEMPLATE, _KIND, _SEARCH, _OTHER_CATEGORY, _OTHER = range(7)
 SAME_INSTANCE, SAME_CATEGORY, ANY = 0, 1, 2
+PAIR_KINDS = ("same instance", "same category", "any")  # as `Plan.kind` numbers them
 
 Ints = npt.NDArray[np.int64]
 
