@@ -159,6 +159,7 @@ def gate(
 ) -> Check:
     """Check of what is done to every sample with probability `p`, known up to `p_spread`."""
     count = int(done.sum())
+    p = 1.0 if p > 1 - 1e-12 else p  # a sum of probabilities
     return Check(
         subject=subject,
         what=what,

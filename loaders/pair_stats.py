@@ -25,7 +25,7 @@ from shards.index import Index
 __all__ = ["pair_checks"]
 
 TRACK_GROUPS, GAP_BINS = 20, 40
-_BLOCK = 4096  # templates whose partners are listed at once
+_BLOCK = 512  # templates whose partners are listed at once
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]

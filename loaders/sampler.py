@@ -93,7 +93,8 @@ class SamplerConfig:
     causal : the search frame of a same-instance video pair is not before the template's; the same
         frame is allowed, as it is otherwise, and all that there is at the end of a track
     same_category : sign of a pair of two tracks of one category, however it was drawn; tracks
-        without a known category are never of one
+        without a known category are never of one. A batch has one sign for all stages of a
+        tracker, although in the SPM paper only the coarse stage takes such a pair as positive
     """
 
     image: PairKinds = field(

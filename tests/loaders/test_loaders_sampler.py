@@ -258,6 +258,17 @@ def test_pictures_are_drawn_alike_with_either_unit(indexes: list[Index]) -> None
     np.testing.assert_array_equal(columns(plans[0]), columns(plans[1]))
 
 
+def test_tables_hold_a_number_a_track_and_nothing_a_row(indexes: list[Index]) -> None:
+    plain = PairTables(indexes, [1.0, 1.0], SamplerConfig())
+    assert [units.tracks for units in plain.units] == [None, None]
+    pictures, video = PairTables(indexes, [1.0, 1.0], SamplerConfig(unit="sequence")).units
+    assert pictures.tracks is None
+    assert video.tracks is not None
+    # in the order of categories a, b, c, unknown; within them in that of the rows
+    assert video.tracks.tolist() == [0, 48, 102, 40, 60, 58, 90, 96]
+    assert video.ranges.tolist() == [0, 3, 5, 6, 8]
+
+
 def signed_gaps(index: Index, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
     """Signed distances of same-instance video pairs, and the first row of their track."""
     chosen = (plan.dataset == 1) & (plan.kind == 0)
