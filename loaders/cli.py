@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from configs import strict
+from configs.strict import ConfigError
 from loaders.config import BackendName, PairConfig
 from loaders.plan import PAIR_KINDS
 from shards.console import KnownErrorsGroup, counter, print_json
+
+if TYPE_CHECKING:
+    from loaders.work import Work
 
 __all__ = ["main"]
 
@@ -79,8 +84,8 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _configuration(path: str, overrides: tuple[str, ...], data: str | None) -> PairConfig:
-    config = strict.load(PairConfig, path, overrides, section="data")
-    return config if data is None else replace(config, path=data)
+    given = () if data is None else (f"data.path={data}",)
+    return strict.load(PairConfig, path, (*overrides, *given), section="data")
 
 
 @main.command(
@@ -145,30 +150,31 @@ def show(
             f"sample {end - 1}: an epoch has {config.pairs_per_epoch:,} (data.pairs_per_epoch)"
         )
     # torch is imported only now, so that --help stays quick
-    from loaders.sets import open_sets
-    from loaders.show import PairFilter, find, pair_tiles, rows_by_type
+    from loaders.pick import PairFilter, find, rows_by_type
+    from loaders.show import pair_tiles
+    from loaders.works import open_works
     from shards.draw import save, sheet
 
-    sets = open_sets(config)
-    for note in sets.warnings:
+    # A stream draws what a run of one process would; the plan's pairs are those of any run.
+    works = open_works(config, 0, 1, 1)
+    for note in works.sets.warnings:
         click.echo(f"Warning: {note}", err=True)
     wanted = PairFilter(kind=None if kind is None else KINDS[kind], positive=sign, dataset=dataset)
-    found: Sequence[int | None]
-    if by_type:
-        found, notes = rows_by_type(sets, config, epoch, first, end - first, wanted)
-        for note in notes:
-            click.echo(f"Warning: {note}", err=True)
-        columns = end - first
-    else:
-        found = find(sets, config, epoch, first, end - first, wanted)
-        columns = min(columns or 4, len(found))
-        if len(found) < end - first:
-            click.echo(f"Warning: only {len(found)} of {end - first} asked for: no more", err=True)
-    tiles, positive = pair_tiles(sets, config, epoch, found)
-    save(sheet(tiles, columns), out)
+    count, notes = end - first, list[str]()
+    found: Sequence[Work | None]
+    with closing(works):
+        if by_type:
+            found, notes = rows_by_type(works, config, epoch, first, count, wanted)
+        else:
+            found = find(works, config, epoch, first, count, wanted)
+            notes = [f"only {len(found)} of {count} asked for: no more"] * (len(found) < count)
+    for note in notes:
+        click.echo(f"Warning: {note}", err=True)
+    tiles, positive = pair_tiles(works.sets, config, found)
+    save(sheet(tiles, count if by_type else min(columns or 4, len(found))), out)
     for tile in tiles if len(tiles) == 1 else []:
         click.echo(tile.text)
-    drawn = sorted(one for one in found if one is not None)
+    drawn = sorted(int(work.plan.sample[0]) for work in found if work is not None)
     what = f"samples {drawn[0]} to {drawn[-1]}"
     if len(drawn) != drawn[-1] - drawn[0] + 1:
         what = f"{len(drawn)} of the {what}"
@@ -203,6 +209,11 @@ def stats(
     crops, each by a chi-square test. No picture is read. Exit code 1 if a p-value is below 1e-6.
     """
     config = _configuration(config_path, overrides, data)
+    if config.storage == "sequential":
+        raise ConfigError(
+            "data.storage 'sequential' draws in a window of tracks, without a plan to count; "
+            "'python -m benchmarks sequential' compares the two"
+        )
     # torch is imported only now, so that --help stays quick
     from loaders.draws import draw_pairs
     from loaders.sets import open_sets
@@ -238,3 +249,71 @@ def stats(
     if wrong:
         click.echo(f"Error: not as the configuration says: {', '.join(wrong)}", err=True)
         ctx.exit(1)
+
+
+@main.command(epilog="Example: python -m loaders doctor --config spm_alexnet.yaml --out doctor.png")
+@click.option(
+    "--config",
+    "config_path",
+    default="spm_alexnet.yaml",
+    show_default=True,
+    help="Run configuration; its 'data' section is used. A file, or one that comes with us.",
+)
+@click.option("--data", help="A packed data set, or a parent of such.  [default: data/shards]")
+@click.option("--backend", type=click.Choice(get_args(BackendName)), help="[default: the config's]")
+@click.option("--batch-size", type=click.IntRange(1, 4096), default=32, show_default=True)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0, 3600, min_open=True),
+    default=6,
+    show_default=True,
+    help="For all measurements, about.",
+)
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a key of the configuration, as in --set data.threads=4. Repeatable.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--out", type=click.Path(path_type=Path), help="Also draw it, as PNG or SVG.")
+def doctor(
+    config_path: str,
+    data: str | None,
+    backend: BackendName | None,
+    batch_size: int,
+    seconds: float,
+    overrides: tuple[str, ...],
+    as_json: bool,
+    out: Path | None,
+) -> None:
+    """Measure storage, decode, augment and hand-over on this machine, and say what to change.
+
+    Each stage is measured alone, for one thread and for the configured number, then the whole
+    loader. The data are only read.
+    """
+    config = strict.load(PairConfig, config_path, overrides, section="data")
+    if data is not None:
+        config = replace(config, path=data)
+    if backend is not None:
+        config = replace(config, backend=backend)
+    # torch is imported only now, so that --help stays quick
+    import torch
+
+    from loaders.doctor import examine
+    from loaders.doctor_sheet import lines, plot
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    facts = examine(config, device, batch_size, seconds).facts()
+    for note in facts["warnings"]:
+        click.echo(f"Warning: {note}", err=True)
+    if out is not None:
+        plot(facts, out)
+    if as_json:
+        print_json(facts)
+    else:
+        for line in lines(facts):
+            click.echo(line)
+        if out is not None:
+            click.echo(f"{out}: written")

@@ -10,12 +10,19 @@ from annotated_types import Ge, Gt, Le, Lt
 
 from loaders.plan import SamplerConfig
 from loaders.recipe import Recipe
+from loaders.window import SequentialConfig
 
-__all__ = ["BackendName", "PairConfig", "PixelType", "StorageName"]
+__all__ = ["PIPE", "PIPE_RULE", "BackendName", "PairConfig", "PixelType", "StorageName"]
 
 BackendName = Literal["auto", "dali", "cpu", "dali-cpu", "reference"]
 PixelType = Literal["uint8", "float16", "bfloat16", "float32"]
-StorageName = Literal["shards"]
+StorageName = Literal["shards", "sequential"]
+
+PIPE = "pipe:"
+PIPE_RULE = (
+    "a 'pipe:' command runs a shell, so it is taken from the command line alone, with train.py "
+    "--data 'pipe:COMMAND {}' --allow-pipe, and never from a configuration, manifest or index"
+)
 
 PUBLISHED_WEIGHTS = {"coco": 0.15, "got10k": 0.30, "lasot": 0.30, "trackingnet": 0.25}
 
@@ -32,7 +39,9 @@ class PairConfig:
         that are there
     weights : share of the pairs by data set; renormalised over the data sets used
     require_all : a data set of `weights` that is not there is an error instead of a warning
-    storage : how the bytes are read; ``shards``: tar shards by memory map
+    storage : how the bytes are read; ``shards``: tar shards by memory map; ``sequential``: whole
+        shards in order, for sources without ranges, with pairs inside a window of tracks
+    sequential : bounds of that window
     backend : what decodes and augments; ``auto``: dali with CUDA, else cpu
     threads : decoding threads of one process; 0: all cores that it may use
     prefetch : batches made ahead
@@ -53,6 +62,7 @@ class PairConfig:
     )
     require_all: bool = False
     storage: StorageName = "shards"
+    sequential: SequentialConfig = field(default_factory=SequentialConfig)
     backend: BackendName = "auto"
     threads: Annotated[int, Ge(0), Le(1024)] = 0
     prefetch: Annotated[int, Ge(1), Le(1024)] = 4
@@ -65,3 +75,7 @@ class PairConfig:
     seed: Annotated[int, Ge(0), Lt(1 << 64)] = 7
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     recipe: Recipe = field(default_factory=Recipe)
+
+    def __post_init__(self) -> None:
+        if self.path is not None and self.path.lstrip().startswith(PIPE):
+            raise ValueError(f"path {self.path!r}: {PIPE_RULE}")

@@ -18,15 +18,16 @@ import torch
 from configs.strict import ConfigError
 from loaders.batch import PairBatch, normalise, torch_dtype
 from loaders.config import BackendName, PairConfig
-from loaders.sets import DataSets, open_sets
-from loaders.work import Backend, Work, prepare
+from loaders.sets import Chosen
+from loaders.work import Backend, Work
+from loaders.works import open_works
 from shards.errors import BadSample, MismatchError, StorageError
 
 __all__ = ["PairLoader", "make_backend"]
 
 
 def make_backend(
-    config: PairConfig, sets: DataSets, max_batch: int, device: torch.device
+    config: PairConfig, sets: Chosen[Any], max_batch: int, device: torch.device
 ) -> tuple[BackendName, Backend]:
     """Choose and build the backend of a configuration; returns its name too."""
     name = config.backend
@@ -81,6 +82,8 @@ class PairLoader:
     rank, world_size : of this process
     device : where the batches go
     batch_size : pairs of one step, all ranks together
+    command : a shell command to stream the data from, in place of ``config.path``; only ever from
+        a command line (see `loaders.sources`)
 
     Raises
     ------
@@ -96,6 +99,7 @@ class PairLoader:
         device: torch.device | str = "cpu",
         *,
         batch_size: int = 32,
+        command: str | None = None,
     ) -> None:
         if not 0 <= rank < world_size:
             raise ConfigError(f"rank {rank} of a world of {world_size}")
@@ -111,7 +115,8 @@ class PairLoader:
             )
         self.config, self.rank, self.world_size = config, rank, world_size
         self.batch_size, self.device = batch_size, torch.device(device)
-        self.sets = open_sets(config)
+        self._works = open_works(config, rank, world_size, batch_size, command)
+        self.sets = self._works.sets
         own = -(-batch_size // world_size)
         self.backend_name, self._backend = make_backend(config, self.sets, own, self.device)
         self._planner = ThreadPoolExecutor(1, thread_name_prefix="planner")
@@ -142,13 +147,7 @@ class PairLoader:
         return epoch, consumed
 
     def _make(self, position: tuple[int, int]) -> tuple[Work, Any]:
-        epoch, consumed = position
-        count = len(range(self.rank, self.batch_size, self.world_size))
-        work = prepare(self.sets, self.config, epoch, consumed + self.rank, count, self.world_size)
-        for crops in (work.template, work.search):
-            for source in set(crops.sources):
-                rows = crops.rows[[one is source for one in crops.sources]]
-                source.storage.will_need(source.ranges(rows))
+        work = self._works.make(*position)
         return work, self._backend.start(work)
 
     def _fill(self) -> None:
@@ -182,8 +181,8 @@ class PairLoader:
         self, future: Future[tuple[Work, Any]], deadline: float
     ) -> tuple[Work, torch.Tensor, torch.Tensor]:
         try:
-            work, handle = future.result(max(0.0, deadline - time.perf_counter()))
-            left_s = max(0.0, deadline - time.perf_counter())
+            work, handle = self._made(future, deadline)
+            left_s = max(0.0, self._late(deadline) - time.perf_counter())
             return work, *self._backend.finish(handle, left_s)
         except FutureTimeout as error:
             self._stalled = True
@@ -191,6 +190,19 @@ class PairLoader:
                 f"epoch {self._position[0]}, samples from {self._position[1]}: no batch within "
                 f"data.timeout_s={self.config.timeout_s:g} s; storage stalls or decoding hangs"
             ) from error
+
+    def _late(self, deadline: float) -> float:
+        """A stream that still comes on, as on its way to a position, is not late."""
+        return max(deadline, self._works.heard() + self.config.timeout_s)
+
+    def _made(self, future: Future[tuple[Work, Any]], deadline: float) -> tuple[Work, Any]:
+        while True:
+            left_s = self._late(deadline) - time.perf_counter()
+            try:
+                return future.result(max(0.0, left_s))
+            except FutureTimeout:
+                if future.done() or self._late(deadline) <= time.perf_counter():
+                    raise
 
     def _hand_over(
         self, work: Work, template: torch.Tensor, search: torch.Tensor, started: float
@@ -233,6 +245,7 @@ class PairLoader:
             "pairs_per_epoch": self.config.pairs_per_epoch,
             "rules": self._rules(),
             "data": self.sets.fingerprints(),
+            **self._works.state(),
         }
 
     def _rules(self) -> str:
@@ -249,14 +262,15 @@ class PairLoader:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on exactly after the batch at which `state_dict` was taken.
 
-        The batch size and the number of ranks may be others; where no whole batch is left of the
-        epoch, the next one begins.
+        The batch size and the number of ranks may be others (but see `loaders.sequential`); where
+        no whole batch is left of the epoch, the next one begins.
 
         Raises
         ------
         MismatchError : if the seed, the epoch's length, the sampler, the recipe or the data are
             others, or it is no position of an epoch
         """
+        self._works.check(state)
         own = self.state_dict()
         absent = sorted(own.keys() - state.keys())
         if absent:
@@ -307,15 +321,19 @@ class PairLoader:
         return dict(self._totals)
 
     def describe(self) -> dict[str, Any]:
-        """Facts for a run's records: data sets, weights, what is missing, backend."""
-        return {**self.sets.describe(), "backend": self.backend_name}
+        """Facts for a run's records: data sets, weights, what is missing, storage, backend."""
+        facts = {"storage": self.config.storage, "backend": self.backend_name}
+        return {**self.sets.describe(), **facts}
 
     def close(self) -> None:
         """Stop all threads. The loader cannot be used afterwards; closing again does nothing."""
         if self._closed:
             return
         self._closed = True
+        self._works.stop()
         # A thread that hangs in a read cannot be stopped, and must not stop us.
         self._planner.shutdown(wait=not self._stalled, cancel_futures=True)
         self._ahead.clear()
+        if not self._stalled:
+            self._works.close()
         self._backend.close(wait=not self._stalled)

@@ -34,8 +34,10 @@ __all__ = [
     "PAIR_KINDS",
     "STREAM_PAIR",
     "STREAM_SEARCH",
+    "STREAM_SHARDS",
     "STREAM_STEPS",
     "STREAM_TEMPLATE",
+    "STREAM_WINDOW",
     "PairKinds",
     "PairTables",
     "Plan",
@@ -53,6 +55,8 @@ STREAM_STEPS = {  # what the optional steps of template (z) and search (x) draw 
     ("occlusion", "x"): 5,
     ("occlusion", "z"): 6,
 }
+# Of ``data.storage: sequential``: orders of the shards; pairs in the window.
+STREAM_SHARDS, STREAM_WINDOW = 20, 21
 _WIDTH = 8
 _DATASET, _CATEGORY, _TEMPLATE, _KIND, _SEARCH, _OTHER_CATEGORY, _OTHER = range(7)
 SAME_INSTANCE, SAME_CATEGORY, ANY = 0, 1, 2

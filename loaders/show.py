@@ -3,142 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from loaders.config import PairConfig
 from loaders.loader import make_backend
-from loaders.plan import PAIR_KINDS, Plan, plan_batch
-from loaders.sets import DataSets
-from loaders.work import Crops, Work, prepare
+from loaders.plan import PAIR_KINDS
+from loaders.sets import Chosen, DataSet
+from loaders.streaming import Picture
+from loaders.work import Crops, Pixels, Source, Work
 from shards.draw import Tile
-from shards.errors import DataError
 from shards.geometry import Float
 
-__all__ = ["PairFilter", "find", "pair_tiles", "rows_by_type"]
-
-SCAN_LIMIT = 1_000_000  # samples looked at in search of a rare type
-_SCAN_BLOCK = 4096
+__all__ = ["pair_tiles"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PairFilter:
-    """Which pairs are wanted; None: any.
-
-    Attributes
-    ----------
-    kind : 0 same instance, 1 same category, 2 any
-    positive : sign
-    dataset : name
-    """
-
-    kind: int | None = None
-    positive: bool | None = None
-    dataset: str | None = None
-
-    def __str__(self) -> str:
-        """Words for a message."""
-        sign = {None: "", True: "positive", False: "negative"}[self.positive]
-        kind = "" if self.kind is None else f"of kind '{PAIR_KINDS[self.kind]}'"
-        dataset = "" if self.dataset is None else f"from {self.dataset}"
-        return " ".join(word for word in (sign, "pair", kind, dataset) if word)
-
-    def match(self, sets: DataSets, plan: Plan) -> npt.NDArray[np.bool_]:
-        """Flags (B,) of the pairs of a plan that are wanted."""
-        found = np.ones(len(plan.sample), np.bool_)
-        if self.kind is not None:
-            found &= plan.kind == self.kind
-        if self.positive is not None:
-            found &= plan.positive == self.positive
-        if self.dataset is not None:
-            found &= plan.dataset == [one.manifest.name for one in sets.sets].index(self.dataset)
-        return found
-
-
-def _scan(
-    sets: DataSets, config: PairConfig, epoch: int, first: int, count: int, wanted: PairFilter
-) -> list[int]:
-    """First `count` wanted samples from `first` on, as far as the epoch and the limit go."""
-    names = [one.manifest.name for one in sets.sets]
-    if wanted.dataset is not None and wanted.dataset not in names:
-        raise DataError(
-            f"--dataset {wanted.dataset}: this configuration draws from {', '.join(names)}"
-        )
-    end = min(config.pairs_per_epoch, first + SCAN_LIMIT)
-    found: list[int] = []
-    start = first
-    while start < end and len(found) < count:
-        # a short look is often enough; a rare type is looked for in larger blocks
-        size = min(end - start, count if start == first else _SCAN_BLOCK)
-        plan = plan_batch(sets.tables, config.seed, epoch, start, size)
-        found += plan.sample[wanted.match(sets, plan)].tolist()
-        start += size
-    return found[:count]
-
-
-def find(
-    sets: DataSets, config: PairConfig, epoch: int, first: int, count: int, wanted: PairFilter
-) -> list[int]:
-    """Find the first `count` samples from `first` on that are wanted.
-
-    Fewer where the epoch ends, or after `SCAN_LIMIT` samples.
-
-    Raises
-    ------
-    DataError : if there is none
-    """
-    found = _scan(sets, config, epoch, first, count, wanted)
-    if not found:
-        last = min(config.pairs_per_epoch, first + SCAN_LIMIT) - 1
-        raise DataError(
-            f"no {wanted} among the samples {first:,} to {last:,} of epoch {epoch}; "
-            "'python -m loaders stats' counts what this configuration draws"
-        )
-    return found
-
-
-def rows_by_type(
-    sets: DataSets, config: PairConfig, epoch: int, first: int, count: int, wanted: PairFilter
-) -> tuple[list[int | None], list[str]]:
-    """Find samples of every type, which is a data set and a kind of pair.
-
-    Parameters
-    ----------
-    sets, config, epoch : of the run
-    first, count : `count` samples of each type, from `first` on
-    wanted : leaves out types and samples
-
-    Returns
-    -------
-    `count` samples a type, None where there are no more of it; a note on each type that the
-    configuration draws but of which there is none
-
-    Raises
-    ------
-    DataError : if there is none of any type
-    """
-    rows: list[int | None] = []
-    notes = []
-    for one in sets.sets:
-        kinds = config.sampler.image if one.index.is_image else config.sampler.video
-        shares = (kinds.same_instance, kinds.same_category, kinds.any)
-        for kind, share in enumerate(shares):
-            name = one.manifest.name
-            if wanted.dataset not in (None, name) or wanted.kind not in (None, kind) or not share:
-                continue
-            own = replace(wanted, kind=kind, dataset=name)
-            found = _scan(sets, config, epoch, first, count, own)
-            if not found:
-                notes.append(f"no {own} from sample {first:,} on")
-                continue
-            rows += [*found, *[None] * (count - len(found))]
-    if not rows:
-        find(sets, config, epoch, first, count, wanted)  # says what is wrong
-        raise DataError(f"no {wanted} from sample {first:,} on")
-    return rows, notes
+def _frame(source: Source, row: int) -> tuple[str, int]:
+    """Track and frame number of a picture."""
+    if isinstance(source, Picture):
+        sample = source.sample()
+        return f"{sample.sequence}/{sample.track}", sample.frame
+    assert isinstance(source, DataSet)
+    index = source.index
+    return f"{index.sequence(row)}/{index.track[row]}", int(index.frame[row])
 
 
 def _done(name: str, crops: Crops, i: int) -> list[str]:
@@ -152,18 +41,17 @@ def _done(name: str, crops: Crops, i: int) -> list[str]:
     return [f"{name} {', '.join(steps)}"] if steps else []
 
 
-def _text(work: Work, i: int) -> str:
-    plan, source = work.plan, work.search.sources[i]
-    index = source.index
-    z, x = int(plan.template_row[i]), int(plan.search_row[i])
+def _text(work: Work, i: int, name: str) -> str:
+    plan = work.plan
+    z_track, z = _frame(work.template.sources[i], int(plan.template_row[i]))
+    x_track, x = _frame(work.search.sources[i], int(plan.search_row[i]))
+    apart = f" ({x - z:+d})" if z_track == x_track and z != x else ""
     done = _done("z", work.template, i) + _done("x", work.search, i)
     sign = "positive" if plan.positive[i] else "negative"
-    gap = int(index.frame[x]) - int(index.frame[z])
-    apart = f" ({gap:+d})" if index.track_first[z] == index.track_first[x] and z != x else ""
     return (
-        f"#{plan.sample[i]} {source.manifest.name}, {PAIR_KINDS[plan.kind[i]]}, {sign}\n"
-        f"z {index.sequence(z)}/{index.track[z]} frame {index.frame[z]}\n"
-        f"x {index.sequence(x)}/{index.track[x]} frame {index.frame[x]}{apart}\n"
+        f"#{plan.sample[i]} {name}, {PAIR_KINDS[plan.kind[i]]}, {sign}\n"
+        f"z {z_track} frame {z}\n"
+        f"x {x_track} frame {x}{apart}\n"
         f"{'; '.join(done) or '-'}"
     )
 
@@ -174,7 +62,7 @@ def _inside(boxes: Float, side: int) -> Float:
     return np.asarray(clipped[(clipped[:, 2:] > clipped[:, :2]).all(axis=1)])
 
 
-def _tile(work: Work, i: int, z: npt.NDArray[np.uint8], x: npt.NDArray[np.uint8]) -> Tile:
+def _tile(work: Work, i: int, name: str, z: Pixels, x: Pixels) -> Tile:
     """Template and search side by side, boxes clipped to their own half."""
     template_px, search_px = len(z), len(x)
     picture = np.zeros((max(template_px, search_px), template_px + search_px, 3), np.uint8)
@@ -188,20 +76,19 @@ def _tile(work: Work, i: int, z: npt.NDArray[np.uint8], x: npt.NDArray[np.uint8]
         picture=picture,
         boxes=np.concatenate([template_box, target, others]),
         targets=len(template_box) + len(target),
-        text=_text(work, i),
+        text=_text(work, i, name),
     )
 
 
 def pair_tiles(
-    sets: DataSets, config: PairConfig, epoch: int, samples: Sequence[int | None]
+    sets: Chosen[Any], config: PairConfig, works: Sequence[Work | None]
 ) -> tuple[list[Tile], int]:
-    """Make samples of an epoch and lay template and search of each side by side.
+    """Lay template and search of pairs side by side, as training gets them.
 
     Parameters
     ----------
     sets, config : with ``pixels="uint8"`` and ``channels_last=True``
-    epoch : of the samples
-    samples : their numbers; None leaves a place empty
+    works : each of one pair; None leaves a place empty
 
     Returns
     -------
@@ -213,14 +100,13 @@ def pair_tiles(
     height, width = max(config.template_px, config.search_px), config.template_px + config.search_px
     empty = Tile(picture=np.zeros((height, width, 3), np.uint8), boxes=np.empty((0, 4)), text="")
     tiles, positive = [], 0
-    for sample in samples:
-        if sample is None:
+    for work in works:
+        if work is None:
             tiles.append(empty)
             continue
-        work = prepare(sets, config, epoch, sample, 1)
         pixels = backend.finish(backend.start(work), config.timeout_s)
         z, x = (half[0].permute(1, 2, 0).cpu().numpy() for half in pixels)
-        tiles.append(_tile(work, 0, z, x))
+        tiles.append(_tile(work, 0, sets.sets[work.plan.dataset[0]].manifest.name, z, x))
         positive += int(work.plan.positive[0])
     backend.close()
     return tiles, positive

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -164,6 +165,29 @@ def test_rare_types_leave_places_empty_and_say_so(
     result = run(*shared, "--samples", "0:5", "--kind", "any", "--positive")
     assert result.exit_code == 1
     assert "no positive pair of kind 'any' among the samples 0 to 59 of epoch 0" in result.stderr
+
+
+def test_filters_read_a_stream_on(packed: Path, config: Path, tmp_path: Path) -> None:
+    shared = (
+        "--config", config, "--data", packed, *BOTH, "--set", "data.storage=sequential",
+        "--out", tmp_path / "a.png",
+    )  # fmt: skip
+    one = run(*shared, "--samples", "3:4", "--kind", "any")
+    assert one.exit_code == 0, one.output
+    assert ", any, " in one.stdout
+    sample = int(re.match(r"#(\d+)", one.stdout)[1])  # type: ignore[index]
+    assert sample >= 3
+    same = run(*shared, "--sample", sample)
+    assert same.stdout == one.stdout
+    types = run(*shared, "--by-type", "--samples", "0:2")
+    assert types.exit_code == 0, types.output
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.width == 2 * (510 + 4) + 4
+        assert image.height > 6 * 300
+    result = run(*shared, "--samples", "0:2", "--kind", "same-instance", "--negative",
+                 "--set", "data.pairs_per_epoch=50")  # fmt: skip
+    assert result.exit_code == 1
+    assert "no negative pair of kind 'same instance' among the samples 0 to 49" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -284,6 +284,8 @@ def test_a_wrong_stream_exits_1_and_says_which(
         (("--set", "data.sampler.unit=track"), 1, "should be 'frame' or 'sequence'"),
         (("--set", "data.sampler.widen.start=0.5"), 1, "start 0.5 and epochs 0 do not fit"),
         (("--samples", 1000, "--out", "a.xyz"), 1, "a name that ends in .png"),
+        (("--set", "data.storage=sequential"), 1, "python -m benchmarks sequential"),
+        (("--data", "pipe:true"), 1, "command line alone"),
     ],
 )
 def test_mistakes(packed: Path, arguments: tuple[object, ...], code: int, complaint: str) -> None:
