@@ -1,7 +1,7 @@
 """Our kernel for one crop (`loaders.cpu.Bench`) on bytes from elsewhere, for worker processes.
 
-The baselines that are meant to be good get the best decode and augmentation that we know: region
-decode where it pays, buffers that are used again, blur and occlusion for the crops concerned only.
+The baselines that are meant to be good get the best decode and augmentation that we know: buffers
+that are used again, blur and occlusion for the crops concerned only, region decode if they ask.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Kernel:
         Parameters
         ----------
         crops, i : of the plan
-        region : its row of ``crops.params.decode_regions()``
+        region : its row of ``crops.params.decode_regions()``, or the whole picture
         out : (3, S, S) uint8, written
         """
         if self._bench is None:  # in the worker: a decoder does not survive a fork

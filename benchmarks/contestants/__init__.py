@@ -46,6 +46,7 @@ CONTESTANTS = (
     Entry(name="dali-cpu", group="ours"),
     Entry(name="reference", group="ours", share=1 / 32),
     Entry(name="zip-tuned", group="baseline", needs=("legacy",)),
+    Entry(name="zip-region", group="baseline", needs=("legacy",)),
     Entry(name="zip-published", group="baseline", needs=("legacy",)),
     Entry(name="files", group="baseline", needs=("files",)),
     Entry(name="ready", group="limit"),

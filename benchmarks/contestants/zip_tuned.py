@@ -1,9 +1,12 @@
-"""The old way done as well as we can: zip in memory, the best kernel, uint8, worker processes.
+"""The old way done well: zip in memory, simplejpeg, our warp, uint8, worker processes.
 
-The honest rival of shards on disk. The whole zip is one buffer that forked workers share; where a
-member lies is a NumPy table, not a million ZipInfo objects. A worker of torch's DataLoader makes a
-whole batch at once: it plans it, decodes and augments with `benchmarks.kernel` straight into one
-block of shared memory, and only a handle goes to the consumer. The block is a fresh one for every
+The whole zip is one buffer that forked workers share; where a member lies is a NumPy table, not a
+million ZipInfo objects. A worker of torch's DataLoader makes a whole batch at once: it plans it,
+decodes whole pictures with simplejpeg, the fastest decoder of whole pictures that we know, into
+memory used again, makes all else with our own kernel (one warp of four channels, one colour matrix,
+blur and occlusion for the crops concerned) straight into one block of shared memory, and only a
+handle goes to the consumer. Decoding only what a crop touches is what our loader brings; with it
+too, the same code is the contestant `zip-region`. The block is a fresh one for every
 batch, which is torch's own way and lets the consumer keep what it was given; its page faults are
 the price of processes. One OpenCV thread a worker; glibc's moving mmap threshold, which lets such
 workers grow by gigabytes, is pinned. Pairs, crops, colours and the layout of the pixels are those
@@ -33,7 +36,7 @@ from shards.errors import DataError
 from shards.legacy import legacy_names
 from shards.zip_members import STORED, members
 
-label = "zip-tuned (zip in memory, our kernel, shared memory), uint8"
+label = "zip-tuned (zip in memory, simplejpeg, our warp), uint8"
 
 PREFETCH = 4  # batches a worker makes ahead: ours makes as many
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # of glibc's mallopt
@@ -85,10 +88,16 @@ class Batch(NamedTuple):
 
 
 class TunedBatches(Dataset[Batch]):
-    """Batch k of the plan, made when it is asked for."""
+    """Batch k of the plan, made when it is asked for.
 
-    def __init__(self, case: Case) -> None:
-        self._case, self._config = case, pair_config(case)
+    Parameters
+    ----------
+    case : of the run
+    by_region : decode only what a crop touches, where that costs less
+    """
+
+    def __init__(self, case: Case, by_region: bool = False) -> None:
+        self._case, self._config, self._by_region = case, pair_config(case), by_region
         self._sets = open_sets(self._config)
         self._zips: dict[int, MemoryZip] = {}
         for source in self._sets.sets:
@@ -128,6 +137,8 @@ class TunedBatches(Dataset[Batch]):
 
     def _fill(self, crops: Crops, out: npt.NDArray[np.uint8]) -> None:
         regions = crops.params.decode_regions()
+        if not self._by_region:
+            regions[:] = (0, 0, crops.params.frame_px, crops.params.frame_px)
         for i in range(len(crops)):
             self._kernel.make(crops, i, regions[i], out[i])
 
@@ -146,10 +157,10 @@ def _as_it_is(batch: Batch) -> Batch:
     return batch
 
 
-def batches(case: Case) -> Iterator[Served]:
+def batches(case: Case, by_region: bool = False) -> Iterator[Served]:
     """Uint8 batches of torch's DataLoader."""
     loader: DataLoader[Any] = DataLoader(
-        TunedBatches(case),
+        TunedBatches(case, by_region),
         batch_size=None,  # the data set makes whole batches
         collate_fn=_as_it_is,
         num_workers=case.threads,

@@ -159,7 +159,7 @@ def test_the_tuned_zip_equals_the_reference(case: Case) -> None:
             assert gap.float().mean() < 0.3
 
 
-@pytest.mark.parametrize("name", ["files", "zip-tuned"])
+@pytest.mark.parametrize("name", ["files", "zip-tuned", "zip-region"])
 def test_files_and_zip_and_ours_make_the_same_pixels(case: Case, name: str) -> None:
     ours, other = load("cpu").batches(case), load(name).batches(case)
     for _ in range(3):
