@@ -1,21 +1,29 @@
-"""``python -m loaders``: see exactly the pairs that training sees."""
+"""``python -m loaders``: see exactly the pairs that training sees, and count them."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from configs import strict
+from configs.strict import ConfigError
 from loaders.config import BackendName, PairConfig
-from shards.console import KnownErrorsGroup
+from loaders.plan import PAIR_KINDS
+from shards.console import KnownErrorsGroup, counter, print_json
+
+if TYPE_CHECKING:
+    from loaders.work import Work
 
 __all__ = ["main"]
 
 MAX_SAMPLES = 400
+KINDS = {name.replace(" ", "-"): number for number, name in enumerate(PAIR_KINDS)}
 
 
 class SampleRange(click.ParamType[tuple[int, int]]):
@@ -42,42 +50,80 @@ def main() -> None:
     """Template/search pairs as training draws them."""
 
 
+def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of every command that takes a run's configuration."""
+    for option in (
+        click.option(
+            "--set",
+            "overrides",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="Override a key of the configuration, as in --set data.seed=1. Repeatable.",
+        ),
+        click.option(
+            "--epoch",
+            type=click.IntRange(0, 1 << 32),
+            default=0,
+            show_default=True,
+            help="Which epoch.",
+        ),
+        click.option(
+            "--data", help="A packed data set, or a parent of such.  [default: data/shards]"
+        ),
+        click.option(
+            "--config",
+            "config_path",
+            default="spm_alexnet.yaml",
+            show_default=True,
+            help="Run configuration; its 'data' section is used. A file, or one that comes with "
+            "us.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _configuration(path: str, overrides: tuple[str, ...], data: str | None) -> PairConfig:
+    given = () if data is None else (f"data.path={data}",)
+    return strict.load(PairConfig, path, (*overrides, *given), section="data")
+
+
 @main.command(
     epilog="Example: python -m loaders show --config spm_alexnet.yaml --epoch 3 --sample 12345 "
     "--out pair.png"
 )
-@click.option(
-    "--config",
-    "config_path",
-    default="spm_alexnet.yaml",
-    show_default=True,
-    help="Run configuration; its 'data' section is used. A file, or one that comes with us.",
-)
-@click.option("--data", help="A packed data set, or a parent of such.  [default: data/shards]")
-@click.option(
-    "--epoch", type=click.IntRange(0, 1 << 32), default=0, show_default=True, help="Which epoch."
-)
+@run_options
 @click.option("--sample", type=click.IntRange(0), help="Draw this sample of the epoch.")
-@click.option("--samples", type=SampleRange(), help="Draw a sheet of the samples A to B-1.")
-@click.option("--backend", type=click.Choice(get_args(BackendName)), help="[default: the config's]")
 @click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Override a key of the configuration, as in --set data.seed=1. Repeatable.",
+    "--samples",
+    type=SampleRange(),
+    help="Draw a sheet of the samples A to B-1; with a filter, of the first B-A that match from A "
+    "on; with --by-type, of as many of every type.",
 )
-@click.option("--columns", type=click.IntRange(1, 20), default=4, show_default=True)
+@click.option("--kind", type=click.Choice(list(KINDS)), help="Only pairs drawn in this way.")
+@click.option("--positive/--negative", "sign", default=None, help="Only pairs of this sign.")
+@click.option("--dataset", metavar="NAME", help="Only pairs of this data set.")
+@click.option(
+    "--by-type",
+    is_flag=True,
+    help="A row for every data set and kind of pair, of --samples A:B (default 0:4).",
+)
+@click.option("--backend", type=click.Choice(get_args(BackendName)), help="[default: the config's]")
+@click.option("--columns", type=click.IntRange(1, 20), help="Of a sheet.  [default: 4]")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Picture to write.")
 def show(
     config_path: str,
     data: str | None,
     epoch: int,
+    overrides: tuple[str, ...],
     sample: int | None,
     samples: tuple[int, int] | None,
+    kind: str | None,
+    sign: bool | None,
+    dataset: str | None,
+    by_type: bool,
     backend: BackendName | None,
-    overrides: tuple[str, ...],
-    columns: int,
+    columns: int | None,
     out: Path,
 ) -> None:
     """Draw pairs of an epoch with their boxes: template left, search right.
@@ -85,11 +131,16 @@ def show(
     A sample of an epoch is the same pair, pixel for pixel, as in training with this configuration
     and data, whatever the batch size or the number of processes.
     """
+    if by_type and (sample is not None or columns is not None):
+        raise click.UsageError("--by-type takes --samples A:B: a row has B-A pairs, from A on")
+    if by_type and samples is None:
+        samples = (0, 4)
     if (sample is None) == (samples is None):
         raise click.UsageError("give either --sample I or --samples A:B")
+    if sample is not None and not (kind is None and sign is None and dataset is None):
+        raise click.UsageError("--kind, --positive, --negative and --dataset choose of --samples")
     first, end = samples or (sample or 0, (sample or 0) + 1)
-    given = () if data is None else (f"data.path={data}",)
-    config = strict.load(PairConfig, config_path, (*overrides, *given), section="data")
+    config = _configuration(config_path, overrides, data)
     if backend is not None:
         config = replace(config, backend=backend)
     # uint8 pixels are what the other types are computed from
@@ -99,16 +150,105 @@ def show(
             f"sample {end - 1}: an epoch has {config.pairs_per_epoch:,} (data.pairs_per_epoch)"
         )
     # torch is imported only now, so that --help stays quick
+    from loaders.pick import PairFilter, find, rows_by_type
     from loaders.show import pair_tiles
+    from loaders.works import open_works
     from shards.draw import save, sheet
 
-    tiles, positive, warnings = pair_tiles(config, epoch, first, end - first)
-    for note in warnings:
+    # A stream draws what a run of one process would; the plan's pairs are those of any run.
+    works = open_works(config, 0, 1, 1)
+    for note in works.sets.warnings:
         click.echo(f"Warning: {note}", err=True)
-    save(sheet(tiles, min(columns, len(tiles))), out)
+    wanted = PairFilter(kind=None if kind is None else KINDS[kind], positive=sign, dataset=dataset)
+    count, notes = end - first, list[str]()
+    found: Sequence[Work | None]
+    with closing(works.sets), closing(works):
+        if by_type:
+            found, notes = rows_by_type(works, config, epoch, first, count, wanted)
+        else:
+            found = find(works, config, epoch, first, count, wanted)
+            notes = [f"only {len(found)} of {count} asked for: no more"] * (len(found) < count)
+        for note in notes:
+            click.echo(f"Warning: {note}", err=True)
+        tiles, positive = pair_tiles(works.sets, config, found)
+    save(sheet(tiles, count if by_type else min(columns or 4, len(found))), out)
     for tile in tiles if len(tiles) == 1 else []:
         click.echo(tile.text)
-    click.echo(f"{out}: epoch {epoch}, samples {first} to {end - 1}, {positive} positive")
+    drawn = sorted(int(work.plan.sample[0]) for work in found if work is not None)
+    what = f"samples {drawn[0]} to {drawn[-1]}"
+    if len(drawn) != drawn[-1] - drawn[0] + 1:
+        what = f"{len(drawn)} of the {what}"
+    click.echo(f"{out}: epoch {epoch}, {what}, {positive} positive")
+
+
+@main.command(epilog="Example: python -m loaders stats --config spm_alexnet.yaml --out stats.png")
+@run_options
+@click.option(
+    "--samples",
+    type=click.IntRange(100, 100_000_000),
+    default=100_000,
+    show_default=True,
+    help="How many plans, from sample 0 of the epoch on; may be more than an epoch has.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the facts as one JSON object.")
+@click.option("--out", type=click.Path(path_type=Path), help="Plot them into this picture.")
+@click.pass_context
+def stats(
+    ctx: click.Context,
+    config_path: str,
+    data: str | None,
+    epoch: int,
+    overrides: tuple[str, ...],
+    samples: int,
+    as_json: bool,
+    out: Path | None,
+) -> None:
+    """Compare many plans with the probabilities of the configuration.
+
+    Data sets, kinds and signs of pairs, categories, tracks, gaps, and what the recipe does to the
+    crops, each by a chi-square test. No picture is read. Exit code 1 if a p-value is below 1e-6.
+    """
+    config = _configuration(config_path, overrides, data)
+    if config.storage == "sequential":
+        raise ConfigError(
+            "data.storage 'sequential' draws in a window of tracks, without a plan to count; "
+            "'python -m benchmarks sequential' compares the two"
+        )
+    # torch is imported only now, so that --help stays quick
+    from loaders.draws import draw_pairs
+    from loaders.sets import open_sets
+    from loaders.stats import checks, lines
+    from loaders.stats_plot import plot
+
+    sets = open_sets(config)
+    for note in sets.warnings:
+        click.echo(f"Warning: {note}", err=True)
+    with counter("drawing", "plans", samples) as progress:
+        drawn = draw_pairs(sets, config, epoch, samples, progress.update)
+    found = checks(sets, drawn, config, epoch)
+    wrong = [check.name for check in found if check.verdict().wrong]
+    title = f"{config_path}, epoch {epoch}, seed {config.seed}: {samples:,} plans"
+    if as_json:
+        print_json(
+            {
+                "config": config_path,
+                "epoch": epoch,
+                "seed": config.seed,
+                "samples": samples,
+                "checks": [check.facts() for check in found],
+                "wrong": wrong,
+            }
+        )
+    else:
+        click.echo(title)
+        for line in lines(found):
+            click.echo(line)
+    if out is not None:
+        plot(found, out, title)
+        click.echo(f"{out}: plots of {len(found)} checks", err=True)
+    if wrong:
+        click.echo(f"Error: not as the configuration says: {', '.join(wrong)}", err=True)
+        ctx.exit(1)
 
 
 @main.command(epilog="Example: python -m loaders doctor --config spm_alexnet.yaml --out doctor.png")
@@ -163,7 +303,6 @@ def doctor(
 
     from loaders.doctor import examine
     from loaders.doctor_sheet import lines, plot
-    from shards.console import print_json
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     facts = examine(config, device, batch_size, seconds).facts()

@@ -2,48 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import torch
 
 from loaders.config import PairConfig
 from loaders.loader import make_backend
-from loaders.sets import DataSet
+from loaders.plan import PAIR_KINDS
+from loaders.sets import Chosen, DataSet
 from loaders.streaming import Picture
-from loaders.work import Source, Work
-from loaders.works import open_works
+from loaders.work import Crops, Pixels, Source, Work
 from shards.draw import Tile
 from shards.geometry import Float
 
 __all__ = ["pair_tiles"]
 
-_KINDS = ("same instance", "same category", "any")
 
-
-def _frame(source: Source, row: int) -> str:
+def _frame(source: Source, row: int) -> tuple[str, int]:
+    """Track and frame number of a picture."""
     if isinstance(source, Picture):
         sample = source.sample()
-        return f"{sample.sequence}/{sample.track} frame {sample.frame}"
+        return f"{sample.sequence}/{sample.track}", sample.frame
     assert isinstance(source, DataSet)
     index = source.index
-    return f"{index.sequence(row)}/{index.track[row]} frame {index.frame[row]}"
+    return f"{index.sequence(row)}/{index.track[row]}", int(index.frame[row])
+
+
+def _done(name: str, crops: Crops, i: int) -> list[str]:
+    """What was done to a crop."""
+    params = crops.params
+    steps = ["flipped"] * bool(params.flipped[i])
+    steps += [f"turned {params.angle_deg[i]:+.0f}°"] * bool(params.angle_deg[i])
+    steps += ["coloured"] * bool(params.colored[i])
+    steps += [f"blurred ({params.blurs[i].kind})"] if i in params.blurs else []
+    steps += ["occluded"] * (i in params.occluders)
+    return [f"{name} {', '.join(steps)}"] if steps else []
 
 
 def _text(work: Work, i: int, name: str) -> str:
     plan = work.plan
-    z, x = int(plan.template_row[i]), int(plan.search_row[i])
-    done = [
-        name
-        for name, crops in (("z", work.template), ("x", work.search))
-        for name in (
-            [f"{name} flipped"] * bool(crops.params.flipped[i])
-            + [f"{name} coloured"] * bool(crops.params.colored[i])
-        )
-    ]
+    z_track, z = _frame(work.template.sources[i], int(plan.template_row[i]))
+    x_track, x = _frame(work.search.sources[i], int(plan.search_row[i]))
+    apart = f" ({x - z:+d})" if z_track == x_track and z != x else ""
+    done = _done("z", work.template, i) + _done("x", work.search, i)
     sign = "positive" if plan.positive[i] else "negative"
     return (
-        f"#{plan.sample[i]} {name}, {_KINDS[plan.kind[i]]}, {sign}\n"
-        f"z {_frame(work.template.sources[i], z)}\n"
-        f"x {_frame(work.search.sources[i], x)}\n{', '.join(done) or '-'}"
+        f"#{plan.sample[i]} {name}, {PAIR_KINDS[plan.kind[i]]}, {sign}\n"
+        f"z {z_track} frame {z}\n"
+        f"x {x_track} frame {x}{apart}\n"
+        f"{'; '.join(done) or '-'}"
     )
 
 
@@ -53,48 +62,51 @@ def _inside(boxes: Float, side: int) -> Float:
     return np.asarray(clipped[(clipped[:, 2:] > clipped[:, :2]).all(axis=1)])
 
 
+def _tile(work: Work, i: int, name: str, z: Pixels, x: Pixels) -> Tile:
+    """Template and search side by side, boxes clipped to their own half."""
+    template_px, search_px = len(z), len(x)
+    picture = np.zeros((max(template_px, search_px), template_px + search_px, 3), np.uint8)
+    picture[:template_px, :template_px] = z
+    picture[:search_px, template_px:] = x
+    right = np.array([template_px, 0] * 2, np.float32)
+    target = _inside(work.search_box[[i]], search_px) + right
+    others = _inside(work.other_boxes[i][work.other_mask[i]], search_px) + right
+    template_box = _inside(work.template_box[[i]], template_px)
+    return Tile(
+        picture=picture,
+        boxes=np.concatenate([template_box, target, others]),
+        targets=len(template_box) + len(target),
+        text=_text(work, i, name),
+    )
+
+
 def pair_tiles(
-    config: PairConfig, epoch: int, first: int, count: int
-) -> tuple[list[Tile], int, tuple[str, ...]]:
-    """Make `count` samples of an epoch and lay template and search side by side.
+    sets: Chosen[Any], config: PairConfig, works: Sequence[Work | None]
+) -> tuple[list[Tile], int]:
+    """Lay template and search of pairs side by side, as training gets them.
 
     Parameters
     ----------
-    config : with ``pixels="uint8"`` and ``channels_last=True``
-    epoch, first, count : which samples
+    sets, config : with ``pixels="uint8"`` and ``channels_last=True``
+    works : each of one pair; None leaves a place empty
 
     Returns
     -------
-    one tile for every sample, how many pairs are positive, the warnings of opening the data
+    one tile for every place, how many pairs are positive
     """
-    # A stream draws what a run of one process would; the plan's pairs are those of any run.
-    works = open_works(config, 0, 1, count)
-    sets = works.sets
     # as training would choose it
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    _, backend = make_backend(config, sets, count, device)
-    work = works.make(epoch, first)
-    works.close()
-    template, search = backend.finish(backend.start(work), config.timeout_s)
-    z, x = (pixels.permute(0, 2, 3, 1).cpu().numpy() for pixels in (template, search))
+    _, backend = make_backend(config, sets, 1, device)
+    height, width = max(config.template_px, config.search_px), config.template_px + config.search_px
+    empty = Tile(picture=np.zeros((height, width, 3), np.uint8), boxes=np.empty((0, 4)), text="")
+    tiles, positive = [], 0
+    for work in works:
+        if work is None:
+            tiles.append(empty)
+            continue
+        pixels = backend.finish(backend.start(work), config.timeout_s)
+        z, x = (half[0].permute(1, 2, 0).cpu().numpy() for half in pixels)
+        tiles.append(_tile(work, 0, sets.sets[work.plan.dataset[0]].manifest.name, z, x))
+        positive += int(work.plan.positive[0])
     backend.close()
-    sets.close()
-    tiles = []
-    for i in range(count):
-        height = max(config.template_px, config.search_px)
-        picture = np.zeros((height, config.template_px + config.search_px, 3), np.uint8)
-        picture[: config.template_px, : config.template_px] = z[i]
-        picture[: config.search_px, config.template_px :] = x[i]
-        right = np.array([config.template_px, 0] * 2, np.float32)
-        target = _inside(work.search_box[[i]], config.search_px) + right
-        others = _inside(work.other_boxes[i][work.other_mask[i]], config.search_px) + right
-        template_box = _inside(work.template_box[[i]], config.template_px)
-        tiles.append(
-            Tile(
-                picture=picture,
-                boxes=np.concatenate([template_box, target, others]),
-                targets=len(template_box) + len(target),
-                text=_text(work, i, sets.sets[work.plan.dataset[i]].manifest.name),
-            )
-        )
-    return tiles, int(work.plan.positive.sum()), sets.warnings
+    return tiles, positive

@@ -400,6 +400,16 @@ class Index:
         """Target boxes of rows, (len(rows), 4) float32 xyxy in crop pixels."""
         return np.asarray(self.boxes[self.box_start[rows]])
 
+    @property
+    def unknown_fps(self) -> int:
+        """How many rows have no annotation rate; costs nothing."""
+        return int(self._chunk("fps").null_count)
+
+    def fps(self, rows: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float32]:
+        """Annotation rates of rows, (len(rows),) float32 frames a second; NaN where unknown."""
+        rates = self._chunk("fps").take(pa.array(rows))
+        return np.asarray(rates.to_numpy(zero_copy_only=False))
+
     def regions(self) -> npt.NDArray[np.float32] | None:
         """What each crop shows of its frame, (N, 4) float32 xyxy; None if not known of all."""
         column = self._chunk("region")

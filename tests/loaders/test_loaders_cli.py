@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from PIL import Image
 from loaders.cli import main
 from loaders.config import PairConfig
 from loaders.loader import PairLoader
+from loaders.plan import Plan, plan_batch
+from loaders.sets import open_sets
 
 
 @pytest.fixture
@@ -68,6 +71,125 @@ def test_an_override_reaches_the_data_section(packed: Path, config: Path, tmp_pa
     assert "#1 coco" in result.stdout
 
 
+def plan_of(packed: Path, count: int) -> tuple[Plan, list[str]]:
+    sets = open_sets(PairConfig(path=str(packed), seed=5, weights={"lasot": 1.0, "coco": 1.0}))
+    return plan_batch(sets.tables, 5, 0, 0, count), [one.manifest.name for one in sets.sets]
+
+
+BOTH = ("--set", "data.weights.coco=1.0")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "positive", "dataset"),
+    [
+        (("--kind", "any"), 2, None, None),
+        (("--kind", "same-category", "--positive"), 1, True, None),
+        (("--negative", "--dataset", "lasot"), None, False, "lasot"),
+        (("--kind", "same-instance", "--dataset", "coco"), 0, None, "coco"),
+    ],
+)
+def test_filters_choose_the_first_that_match(
+    packed: Path,
+    config: Path,
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    kind: int | None,
+    positive: bool | None,
+    dataset: str | None,
+) -> None:
+    result = run(
+        "--config", config, "--data", packed, "--samples", "40:43", *arguments, *BOTH,
+        "--out", tmp_path / "a.png",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    plan, names = plan_of(packed, 6000)
+    wanted = plan.sample >= 40
+    wanted &= True if kind is None else plan.kind == kind
+    wanted &= True if positive is None else plan.positive == positive
+    wanted &= True if dataset is None else np.array(names)[plan.dataset] == dataset
+    first = plan.sample[wanted][:3]
+    if first[2] - first[0] == 2:
+        assert f"samples {first[0]} to {first[2]}, " in result.stdout
+    else:
+        assert f"3 of the samples {first[0]} to {first[2]}, " in result.stdout
+    if positive is not None:
+        assert f"{3 * positive} positive" in result.stdout
+
+
+def test_a_filtered_sample_is_the_same_picture(packed: Path, config: Path, tmp_path: Path) -> None:
+    shared = ("--config", config, "--data", packed, *BOTH)
+    plan, _ = plan_of(packed, 200)
+    sample = int(plan.sample[plan.kind == 2][0])
+    alone, found = tmp_path / "alone.png", tmp_path / "found.png"
+    assert run(*shared, "--sample", sample, "--out", alone).exit_code == 0
+    result = run(*shared, "--samples", "0:1", "--kind", "any", "--out", found)
+    assert result.exit_code == 0, result.output
+    assert f"#{sample} " in result.stdout
+    assert alone.read_bytes() == found.read_bytes()
+
+
+def test_a_row_for_every_type(packed: Path, config: Path, tmp_path: Path) -> None:
+    out = tmp_path / "types.png"
+    result = run(
+        "--config", config, "--data", packed, "--samples", "7:9", "--by-type", *BOTH,
+        "--set", "data.sampler.video={same_instance: 0.5, same_category: 0.5, any: 0.0}",
+        "--out", out,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "10 of the samples" in result.stdout
+    with Image.open(out) as image:
+        assert image.width == 2 * (510 + 4) + 4
+        rows = 5  # coco: three kinds of pair; lasot: two
+        assert (image.height - 4) % rows == 0
+        assert 300 < (image.height - 4) // rows < 340
+    only = run("--data", packed, "--by-type", "--dataset", "coco", "--kind", "any", "--out", out)
+    assert only.exit_code == 0, only.output
+    with Image.open(out) as image:
+        assert image.width == 4 * (510 + 4) + 4
+        assert image.height < 340
+
+
+def test_rare_types_leave_places_empty_and_say_so(
+    packed: Path, config: Path, tmp_path: Path
+) -> None:
+    shared = (
+        "--config", config, "--data", packed / "lasot", "--out", tmp_path / "a.png",
+        "--set", "data.pairs_per_epoch=60",
+        "--set", "data.sampler.video={same_instance: 0.96, same_category: 0.0399, any: 0.0001}",
+    )  # fmt: skip
+    result = run(*shared, "--by-type", "--samples", "0:5")
+    assert result.exit_code == 0, result.output
+    assert "no pair of kind 'any' from lasot from sample 0 on" in result.stderr
+    result = run(*shared, "--samples", "0:5", "--kind", "same-category")
+    assert "Warning: only 2 of 5" in result.stderr
+    result = run(*shared, "--samples", "0:5", "--kind", "any", "--positive")
+    assert result.exit_code == 1
+    assert "no positive pair of kind 'any' among the samples 0 to 59 of epoch 0" in result.stderr
+
+
+def test_filters_read_a_stream_on(packed: Path, config: Path, tmp_path: Path) -> None:
+    shared = (
+        "--config", config, "--data", packed, *BOTH, "--set", "data.storage=sequential",
+        "--out", tmp_path / "a.png",
+    )  # fmt: skip
+    one = run(*shared, "--samples", "3:4", "--kind", "any")
+    assert one.exit_code == 0, one.output
+    assert ", any, " in one.stdout
+    sample = int(re.match(r"#(\d+)", one.stdout)[1])  # type: ignore[index]
+    assert sample >= 3
+    same = run(*shared, "--sample", sample)
+    assert same.stdout == one.stdout
+    types = run(*shared, "--by-type", "--samples", "0:2")
+    assert types.exit_code == 0, types.output
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.width == 2 * (510 + 4) + 4
+        assert image.height > 6 * 300
+    result = run(*shared, "--samples", "0:2", "--kind", "same-instance", "--negative",
+                 "--set", "data.pairs_per_epoch=50")  # fmt: skip
+    assert result.exit_code == 1
+    assert "no negative pair of kind 'same instance' among the samples 0 to 49" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "complaint"),
     [
@@ -80,6 +202,10 @@ def test_an_override_reaches_the_data_section(packed: Path, config: Path, tmp_pa
         (("--sample", 0, "--set", "data.sed=1"), 1, "did you mean 'seed'"),
         (("--sample", 0, "--config", "spm_alexnt.yaml"), 1, "spm_alexnet.yaml"),
         (("--sample", 0, "--backend", "nvjpeg"), 2, "nvjpeg"),
+        (("--sample", 0, "--kind", "any"), 2, "choose of --samples"),
+        (("--sample", 0, "--by-type"), 2, "--by-type takes --samples"),
+        (("--by-type", "--columns", 3), 2, "--by-type takes --samples"),
+        (("--samples", "0:2", "--kind", "some"), 2, "'same-instance'"),
     ],
 )
 def test_mistakes(
@@ -89,3 +215,14 @@ def test_mistakes(
     assert result.exit_code == code
     assert complaint in result.stderr
     assert "Traceback" not in result.output
+
+
+def test_an_unknown_data_set_is_named_with_those_that_there_are(
+    packed: Path, config: Path, tmp_path: Path
+) -> None:
+    result = run(
+        "--config", config, "--data", packed, "--samples", "0:2", "--dataset", "lasto", *BOTH,
+        "--out", tmp_path / "a.png",
+    )  # fmt: skip
+    assert result.exit_code == 1
+    assert "--dataset lasto: this configuration draws from coco, lasot" in result.stderr
