@@ -10,7 +10,7 @@ from typing import get_args
 import click
 
 from configs import strict
-from loaders.config import BackendName, PairConfig
+from loaders.config import BackendName, PairConfig, StorageName
 from shards.console import KnownErrorsGroup
 
 __all__ = ["main"]
@@ -59,6 +59,7 @@ def main() -> None:
 )
 @click.option("--sample", type=click.IntRange(0), help="Draw this sample of the epoch.")
 @click.option("--samples", type=SampleRange(), help="Draw a sheet of the samples A to B-1.")
+@click.option("--storage", type=click.Choice(get_args(StorageName)), help="[default: the config's]")
 @click.option("--backend", type=click.Choice(get_args(BackendName)), help="[default: the config's]")
 @click.option(
     "--set",
@@ -75,6 +76,7 @@ def show(
     epoch: int,
     sample: int | None,
     samples: tuple[int, int] | None,
+    storage: StorageName | None,
     backend: BackendName | None,
     overrides: tuple[str, ...],
     columns: int,
@@ -91,6 +93,8 @@ def show(
     config = strict.load(PairConfig, config_path, overrides, section="data")
     if data is not None:
         config = replace(config, path=data)
+    if storage is not None:
+        config = replace(config, storage=storage)
     if backend is not None:
         config = replace(config, backend=backend)
     # uint8 pixels are what the other types are computed from

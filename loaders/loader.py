@@ -6,11 +6,11 @@ import hashlib
 import json
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -18,9 +18,12 @@ import torch
 from configs.strict import ConfigError
 from loaders.batch import PairBatch, normalise, torch_dtype
 from loaders.config import BackendName, PairConfig
+from loaders.faults import Begun, Faults
+from loaders.plan import MAX_SUBSTITUTES
 from loaders.sets import DataSets, open_sets
-from loaders.work import Backend, Work, prepare
-from shards.errors import BadSample, MismatchError, StorageError
+from loaders.threads import Threads
+from loaders.work import CLOSE_S, Backend, prepare
+from shards.errors import BadSample, MismatchError, StorageError, TooManyBadSamples
 
 __all__ = ["PairLoader", "make_backend"]
 
@@ -114,8 +117,9 @@ class PairLoader:
         self.sets = open_sets(config)
         own = -(-batch_size // world_size)
         self.backend_name, self._backend = make_backend(config, self.sets, own, self.device)
-        self._planner = ThreadPoolExecutor(1, thread_name_prefix="planner")
-        self._ahead: deque[Future[tuple[Work, Any]]] = deque()
+        self._planner = Threads(1, "planner")
+        self._faults = Faults(config.max_bad_fraction)
+        self._ahead: deque[Future[Begun]] = deque()
         self._next = self._position = (0, 0)  # to be planned next; to be handed over next
         self._totals = {"batches": 0, "pairs": 0, "wait_s": 0.0}
         self._closed = self._stalled = False
@@ -141,19 +145,46 @@ class PairLoader:
             return epoch + 1, 0
         return epoch, consumed
 
-    def _make(self, position: tuple[int, int]) -> tuple[Work, Any]:
+    def _plan(self, position: tuple[int, int], attempts: Mapping[int, int]) -> Begun:
+        """Plan a batch, without samples known to be damaged, and tell the storage."""
         epoch, consumed = position
         count = len(range(self.rank, self.batch_size, self.world_size))
-        work = prepare(self.sets, self.config, epoch, consumed + self.rank, count, self.world_size)
+        start, step = consumed + self.rank, self.world_size
+        while True:
+            work = prepare(self.sets, self.config, epoch, start, count, step, attempts)
+            known = self._faults.known_in(work)
+            if not known:
+                break
+            attempts = _next(attempts, known)
+            if max(attempts.values()) > MAX_SUBSTITUTES:
+                self._faults.check(attempts, count)
         for crops in (work.template, work.search):
             for source in set(crops.sources):
                 rows = crops.rows[[one is source for one in crops.sources]]
                 source.storage.will_need(source.ranges(rows))
-        return work, self._backend.start(work)
+        return Begun(position=position, attempts=attempts, work=work)
+
+    def _make(self, position: tuple[int, int], attempts: Mapping[int, int]) -> Begun:
+        """Plan and begin a batch; in the planner's thread, as all that may read."""
+        planned = self._plan(position, attempts)
+        try:
+            return replace(planned, handle=self._backend.start(planned.work))
+        except BadSample as error:
+            return replace(planned, error=error)
+
+    def _mend(self, begun: Begun, error: BadSample) -> Begun:
+        """Begin a batch again, without the pair that has a damaged picture and others like it."""
+        self._faults.note(error, begun.work)
+        bad = {error.pair}
+        if error.stored:  # other pictures may be damaged alike, and are found all at once
+            bad |= self._faults.survey(begun.work)
+        attempts = _next(begun.attempts, bad)
+        self._faults.check(attempts, len(begun.work))
+        return self._make(begun.position, attempts)
 
     def _fill(self) -> None:
         while len(self._ahead) < self.config.prefetch:
-            self._ahead.append(self._planner.submit(self._make, self._next))
+            self._ahead.append(self._planner.submit(self._make, self._next, {}))
             self._next = self._after(self._next)
 
     def __next__(self) -> PairBatch:
@@ -164,27 +195,36 @@ class PairLoader:
 
         Raises
         ------
-        BadSample : if a picture of it is damaged
+        BadSample : if a picture of it is damaged, and none may be
+        TooManyBadSamples : if more are than may be
         StorageError : if bytes cannot be read, or it takes longer than ``timeout_s``
         """
         if self._closed:
             raise RuntimeError("the loader is closed")
         started = time.perf_counter()
         self._fill()
-        work, template, search = self._wait(self._ahead[0], started + self.config.timeout_s)
+        begun, template, search = self._wait(self._ahead[0], started + self.config.timeout_s)
         self._ahead.popleft()
         self._fill()
-        batch = self._hand_over(work, template, search, started)
+        batch = self._hand_over(begun, template, search, started)
         self._position = self._after(self._position)
         return batch
 
     def _wait(
-        self, future: Future[tuple[Work, Any]], deadline: float
-    ) -> tuple[Work, torch.Tensor, torch.Tensor]:
+        self, future: Future[Begun], deadline: float
+    ) -> tuple[Begun, torch.Tensor, torch.Tensor]:
         try:
-            work, handle = future.result(max(0.0, deadline - time.perf_counter()))
-            left_s = max(0.0, deadline - time.perf_counter())
-            return work, *self._backend.finish(handle, left_s)
+            while True:
+                begun = future.result(max(0.0, deadline - time.perf_counter()))
+                try:
+                    z, x = self._finish(begun, max(0.0, deadline - time.perf_counter()))
+                except BadSample as error:
+                    if not self.config.max_bad_fraction:
+                        raise
+                    future = self._planner.submit(self._mend, begun, error)
+                else:
+                    self._faults.check(begun.attempts, len(begun.work))
+                    return begun, z, x
         except FutureTimeout as error:
             self._stalled = True
             raise StorageError(
@@ -192,10 +232,15 @@ class PairLoader:
                 f"data.timeout_s={self.config.timeout_s:g} s; storage stalls or decoding hangs"
             ) from error
 
+    def _finish(self, begun: Begun, timeout_s: float) -> tuple[torch.Tensor, torch.Tensor]:
+        if begun.error is not None:
+            raise begun.error
+        return self._backend.finish(begun.handle, timeout_s)
+
     def _hand_over(
-        self, work: Work, template: torch.Tensor, search: torch.Tensor, started: float
+        self, begun: Begun, template: torch.Tensor, search: torch.Tensor, started: float
     ) -> PairBatch:
-        cuda = self.device.type == "cuda"
+        work, cuda = begun.work, self.device.type == "cuda"
 
         def tensor(values: Any) -> torch.Tensor:
             out = torch.as_tensor(values)
@@ -221,7 +266,9 @@ class PairLoader:
         self._totals["batches"] += 1
         self._totals["pairs"] += len(work)
         self._totals["wait_s"] += wait_s
-        return PairBatch(**tensors, epoch=work.epoch, stats={"wait_s": wait_s})
+        self._faults.count(begun.attempts, len(work))
+        stats = {"wait_s": wait_s, "bad": len(begun.attempts)}
+        return PairBatch(**tensors, epoch=work.epoch, stats=stats)
 
     def state_dict(self) -> dict[str, Any]:
         """Position after the last batch handed over, and what the sample stream depends on."""
@@ -299,12 +346,22 @@ class PairLoader:
         for future in pending:
             if not future.cancel():
                 # A damaged sample in a batch that nobody will see is nobody's error.
-                with suppress(BadSample):
+                with suppress(BadSample, TooManyBadSamples):
                     self._wait(future, time.perf_counter() + self.config.timeout_s)
 
     def stats(self) -> dict[str, float]:
-        """Totals since the start: batches, pairs, seconds waited for batches."""
-        return dict(self._totals)
+        """Totals since the start.
+
+        Batches and pairs handed over, seconds waited for them; how many of the pairs were replaced
+        (``bad``), and for how many damaged samples (``bad_samples``).
+        """
+        faults = {"bad": self._faults.replaced, "bad_samples": len(self._faults.samples)}
+        return {**self._totals, **faults}
+
+    @property
+    def bad_samples(self) -> tuple[BadSample, ...]:
+        """Damaged samples found so far, each once."""
+        return self._faults.samples
 
     def describe(self) -> dict[str, Any]:
         """Facts for a run's records: data sets, weights, what is missing, backend."""
@@ -316,6 +373,12 @@ class PairLoader:
             return
         self._closed = True
         # A thread that hangs in a read cannot be stopped, and must not stop us.
-        self._planner.shutdown(wait=not self._stalled, cancel_futures=True)
+        limit_s = 0.0 if self._stalled else min(CLOSE_S, self.config.timeout_s)
+        ended = self._planner.stop(limit_s)
         self._ahead.clear()
-        self._backend.close(wait=not self._stalled)
+        self._backend.close(limit_s if ended else 0.0)
+
+
+def _next(attempts: Mapping[int, int], bad: Collection[int]) -> dict[int, int]:
+    """Attempts with the next substitute for the pairs at these positions."""
+    return {**attempts, **{at: attempts.get(at, 0) + 1 for at in sorted(bad)}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,14 @@ import simplejpeg
 
 from loaders.config import PairConfig
 from loaders.plan import PairTables
-from shards.errors import BadSample, DataError, FormatError, MismatchError
+from loaders.storages import check_storage, open_storage
+from shards.errors import BadSample, DataError, FormatError, MismatchError, MissingBytes
 from shards.format import Manifest, dataset_folders
 from shards.geometry import Grid
 from shards.index import Index, crc32c
 from shards.storage import LocalStorage, Range, Storage
 
-__all__ = ["DataSet", "DataSets", "default_shards", "open_sets"]
+__all__ = ["DataSet", "DataSets", "default_shards", "open_sets", "picture_fault"]
 
 HOW_TO_GET_DATA = (
     "pack one with 'python -m packer lasot', or make a small demo data set with "
@@ -28,9 +30,37 @@ HOW_TO_GET_DATA = (
 )
 
 
+_END_OF_IMAGE = b"\xff\xd9"
+
+
 def default_shards() -> Path:
     """Parent of the packed data sets: $SIAMSTREAM_SHARDS, or data/shards."""
     return Path(os.environ.get("SIAMSTREAM_SHARDS") or "data/shards")
+
+
+def modified(path: Path) -> float:
+    """When a file was last written to; 0 if it is gone."""
+    with suppress(OSError):
+        return path.stat().st_mtime
+    return 0.0
+
+
+def picture_fault(data: memoryview, side: int) -> str | None:
+    """What is wrong with a picture that should be a JPEG of `side` x `side` pixels, or None.
+
+    Nothing is decoded, so every backend refuses the same pictures. One that is cut off is found by
+    its missing end, which a decoder of regions may never come to.
+    """
+    try:
+        height, width, *_ = simplejpeg.decode_jpeg_header(data)
+    except ValueError as error:
+        return f"not decodable: {error}"
+    if (width, height) != (side, side):
+        return f"{width}x{height} pixels, {side}x{side} expected"
+    # A few bytes may follow the end, as some writers leave them.
+    if data[-2:] != _END_OF_IMAGE and _END_OF_IMAGE not in bytes(data[-64:]):
+        return "not decodable: it is cut off, a JPEG's end is missing"
+    return None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -58,18 +88,27 @@ class DataSet:
         """
         index = self.index
         one = index.range(row)
-        (data,) = self.storage.read_many([one])
+        try:
+            (data,) = self.storage.read_many([one])
+        except MissingBytes as error:
+            raise self.bad(row, str(error)) from error
         found = crc32c(data)
         if found != index.crc[row]:
-            raise self.bad(row, f"CRC-32C is {found:08x}, the index says {index.crc[row]:08x}")
-        try:
-            height, width, *_ = simplejpeg.decode_jpeg_header(data)
-        except ValueError as error:
-            raise self.bad(row, f"not decodable: {error}") from error
-        if (width, height) != (self.manifest.crop_size,) * 2:
-            size = self.manifest.crop_size
-            raise self.bad(row, f"{width}x{height} pixels, {size}x{size} expected")
+            reason = f"CRC-32C is {found:08x}, the index says {index.crc[row]:08x}"
+            raise self.bad(row, f"{reason}{self._changed(one.file)}")
+        fault = picture_fault(data, self.manifest.crop_size)
+        if fault:
+            raise self.bad(row, fault)
         return data
+
+    def _changed(self, file: str) -> str:
+        """What has happened to a file, as far as that shows, to be put after a reason."""
+        if not isinstance(self.storage, LocalStorage):
+            return ""
+        text = self.storage.changed(file)
+        if not text and modified(self.folder / file) > modified(self.index.path):
+            text = "the file is newer than the index"
+        return text and f" ({text})"
 
     def bad(self, row: int, reason: str) -> BadSample:
         """Error that names a row's sample."""
@@ -210,17 +249,18 @@ def open_sets(config: PairConfig) -> DataSets:
             f"--set data.weights.{next(iter(found))}=1.0"
         )
     total = sum(use.values())
+    chosen = {found[name]: manifests[found[name]] for name in sorted(use)}
+    check_storage(config.storage, chosen)
     sets = []
-    for name in sorted(use):
-        folder = found[name]
-        manifest = manifests[folder]
+    for folder, manifest in chosen.items():
+        index = Index.checked(folder, manifest)
         sets.append(
             DataSet(
                 folder=folder,
                 manifest=manifest,
-                index=Index.checked(folder, manifest),
-                storage=LocalStorage(folder),
-                weight=use[name] / total,
+                index=index,
+                storage=open_storage(config, folder, index),
+                weight=use[manifest.name] / total,
             )
         )
     forms = {(one.manifest.grid, one.manifest.crop_size) for one in sets}

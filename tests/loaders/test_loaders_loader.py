@@ -357,7 +357,7 @@ def test_a_truncated_shard_is_an_error(tmp_path: Path) -> None:
         handle.truncate(3000)
     with (
         PairLoader(config_of(tmp_path), batch_size=8) as loader,
-        pytest.raises(StorageError, match="truncated"),
+        pytest.raises(BadSample, match="truncated"),
     ):
         next(loader)
 
