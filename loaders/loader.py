@@ -23,7 +23,7 @@ from loaders.plan import MAX_SUBSTITUTES
 from loaders.sets import DataSets, open_sets
 from loaders.threads import Threads
 from loaders.work import CLOSE_S, Backend, prepare
-from shards.errors import BadSample, MismatchError, StorageError, TooManyBadSamples
+from shards.errors import BadSample, MismatchError, SiamstreamError, StorageError, TooManyBadSamples
 
 __all__ = ["PairLoader", "make_backend"]
 
@@ -231,6 +231,11 @@ class PairLoader:
                 f"epoch {self._position[0]}, samples from {self._position[1]}: no batch within "
                 f"data.timeout_s={self.config.timeout_s:g} s; storage stalls or decoding hangs"
             ) from error
+        except Exception as error:
+            if not isinstance(error, SiamstreamError):  # as of a thread that is out of memory
+                epoch, first = self._position
+                error.add_note(f"while the batch of epoch {epoch}, samples from {first}, was made")
+            raise
 
     def _finish(self, begun: Begun, timeout_s: float) -> tuple[torch.Tensor, torch.Tensor]:
         if begun.error is not None:

@@ -11,7 +11,14 @@ import numpy.typing as npt
 import torch
 
 from loaders.config import PairConfig
-from loaders.plan import STREAM_SEARCH, STREAM_STEPS, STREAM_TEMPLATE, Plan, plan_batch, with_substitutes
+from loaders.plan import (
+    STREAM_SEARCH,
+    STREAM_STEPS,
+    STREAM_TEMPLATE,
+    Plan,
+    plan_batch,
+    with_substitutes,
+)
 from loaders.recipe import DRAW_WIDTH, Half, Params, Step, draw
 from loaders.sets import DataSet, DataSets
 from shards.errors import BadSample

@@ -122,7 +122,7 @@ class TestLocalStorage(StorageContract):
         storage, before, open_files = LocalStorage(tmp_path, max_open=3), fds(), []
         wrong: list[str] = []
 
-        def read(first: int) -> None:
+        def read(storage: LocalStorage, first: int) -> None:
             for step in range(400):
                 name = names[(first + 7 * step) % 40]
                 (data,) = storage.read_many([Range(name, 0, 1000)])
@@ -130,7 +130,7 @@ class TestLocalStorage(StorageContract):
                 if bytes(data) != (name.encode() * 1000)[:1000]:
                     wrong.append(name)
 
-        threads = [threading.Thread(target=read, args=(i,)) for i in range(4)]
+        threads = [threading.Thread(target=read, args=(storage, i)) for i in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -138,7 +138,7 @@ class TestLocalStorage(StorageContract):
         assert wrong == []
         assert len(open_files) == 1600
         assert max(open_files) <= before + 3 + 2 * 4 + 1  # those kept, two a reader, this listing
-        del storage
+        del storage, threads
         assert fds() == before
 
 
