@@ -20,6 +20,7 @@ from loaders.batch import PairBatch, normalise
 from loaders.config import PairConfig
 from loaders.cpu import usable_cores
 from loaders.loader import PairLoader
+from loaders.pipes import from_command_line
 from shards.console import KnownErrors
 from shards.errors import MismatchError
 from shards.rng import uniforms
@@ -76,6 +77,7 @@ class Options(NamedTuple):
 
     config: str
     data: str | None = None
+    allow_pipe: bool = False
     out: Path | None = None
     steps: int | None = None
     overrides: tuple[str, ...] = ()
@@ -104,16 +106,14 @@ class Run:
     epilog="Example: torchrun --nproc-per-node 2 train.py --config spm_alexnet.yaml --steps 100",
 )
 @click.option(
-    "--config",
-    required=True,
-    metavar="FILE",
+    "--config", required=True, metavar="FILE",
     help="Run configuration: a YAML file, or the name of one that comes with us.",
-)
+)  # fmt: skip
 @click.option(
-    "--data",
-    metavar="DIR",
+    "--data", metavar="DIR",
     help="A packed data set, or a parent of such.  [default: data/shards, or $SIAMSTREAM_SHARDS]",
-)
+)  # fmt: skip
+@click.option("--allow-pipe", is_flag=True, help="Let --data be 'pipe:COMMAND {}', run by a shell.")
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Run's folder.  [default: runs/<config name>]"
 )
@@ -128,12 +128,9 @@ class Run:
     help="Override a key of the configuration, as in --set data.datasets=lasot. Repeatable.",
 )
 @click.option(
-    "--resume",
-    default="auto",
-    show_default=True,
-    metavar="auto|never|PATH",
+    "--resume", default="auto", show_default=True, metavar="auto|never|PATH",
     help="Go on from the newest checkpoint of the run's folder, from none, or from this one.",
-)
+)  # fmt: skip
 def main(**options: Any) -> None:
     """Train a tracker on packed pairs, on one process or under torchrun."""
     with World() as world:
@@ -144,12 +141,13 @@ def main(**options: Any) -> None:
 
 def run(options: Options, world: World) -> int:
     """Train as the options say; returns the exit code: 0, or 128 + the signal that ended it."""
-    given = () if options.data is None else (f"data.path={options.data}",)
+    path, command = from_command_line(options.data, options.allow_pipe)
+    given = () if path is None else (f"data.path={path}",)
     config = strict.load(RunConfig, options.config, (*options.overrides, *given))
     out = options.out or Path("runs") / Path(options.config).stem
     world.use_device()
     prepare_torch(config.train, world)
-    with open_loader(config, world) as loader, FolderLock(out, world.first):
+    with open_loader(config, world, command) as loader, FolderLock(out, world.first):
         found = find_start(options.resume, config, out, loader.steps_per_epoch, world)
         start = found["meta"]["step"] if found else 0
         whole = config.train.epochs * loader.steps_per_epoch
@@ -178,11 +176,11 @@ def prepare_torch(config: TrainConfig, world: World) -> None:
     torch.manual_seed(int(row[0, 0] * 2**53))
 
 
-def open_loader(config: RunConfig, world: World) -> PairLoader:
+def open_loader(config: RunConfig, world: World, command: str | None = None) -> PairLoader:
     """Pairs of this rank; the cores of a machine are shared among its processes."""
     threads = config.data.threads or max(1, usable_cores() // world.local_size)
-    data, size = replace(config.data, threads=threads), config.train.batch_size
-    loader = PairLoader(data, world.rank, world.size, world.device, batch_size=size)
+    data, given = replace(config.data, threads=threads), (world.rank, world.size, world.device)
+    loader = PairLoader(data, *given, batch_size=config.train.batch_size, command=command)
     grid = loader.describe()["grid"]
     if grid != config.model.grid:
         loader.close()
@@ -334,7 +332,8 @@ def open_log(run: Run) -> RunLog:
     since = f"going on after step {run.start:,}" if run.start else "from the start"
     for line in (
         f"run      {out}, {since}, to step {run.target:,}; {run.loader.steps_per_epoch:,} an epoch",
-        f"data     {shares}; backend {data['backend']}, grid {data['grid']}",
+        f"data     {shares}; storage {data['storage']}, backend {data['backend']}, "
+        f"grid {data['grid']}",
         f"model    {run.config.model.name}; first weights: {run.report.source}",
         f"devices  {world.size} x {facts['device']}, batch {train.batch_size}, precision "
         f"{train.amp}, torch threads {facts['torch_threads']}",

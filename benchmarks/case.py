@@ -44,6 +44,7 @@ class Case:
     threads : decoding threads of ours, worker processes of the baselines
     template_px, search_px : sides of the crops
     seed : of the sample stream
+    limit_s : the clock stops after so many seconds, with the batch then under way; 0: after `pairs`
     """
 
     data: str
@@ -55,6 +56,7 @@ class Case:
     template_px: Annotated[int, Ge(16)] = 255
     search_px: Annotated[int, Ge(16)] = 255
     seed: Annotated[int, Ge(0)] = 7
+    limit_s: Annotated[float, Ge(0)] = 0.0
 
     def __post_init__(self) -> None:
         if self.pairs % self.batch_size:

@@ -53,6 +53,8 @@ def measure(module: Module, case: Case) -> dict[str, Any]:
                 wall_start = time.perf_counter()
             elif number >= case.warmup_batches:
                 pairs += len(served.sample)
+                if case.limit_s and time.perf_counter() - wall_start >= case.limit_s:
+                    break
         wall, cpu = time.perf_counter() - wall_start, cpu_s(root) - cpu_start
         machine = machine_cpu_s() - machine_start
         assert served is not None

@@ -11,6 +11,7 @@ import click
 
 from benchmarks import report, result, table
 from benchmarks.case import Case
+from benchmarks.claims import CLAIMS_HEADER, claim_rows
 from benchmarks.contestants import CONTESTANTS, UNIT, Entry, named
 from benchmarks.data import DataConfig, make
 from benchmarks.environment import available_bytes, usable_cores
@@ -19,9 +20,10 @@ from shards.console import KnownErrorsGroup, counter
 __all__ = ["main"]
 
 DEFAULT_DATA = Path("data/bench")
+DEFAULT_REAL = Path("data/bench-real")
 DEFAULT_DERIVED = Path("data/bench-derived")
 RESULTS = Path(__file__).parent / "results"
-README = Path(__file__).parent.parent / "README.md"
+CHECKOUT = Path(__file__).parent.parent
 JSON_FILE = click.option(
     "--json",
     "json_file",
@@ -205,15 +207,160 @@ def limits(
     json_file: Path | None,
 ) -> None:
     """Check the promises in numbers: index, plan, memory, first batch, each with its bar."""
-    from benchmarks.limits import LIMITS_HEADER, limits_rows, measure_limits
+    from benchmarks.limits import measure_limits
 
     run = measure_limits(out, batches, repeats, _command(), _say)
-    _show(limits_rows(run), LIMITS_HEADER, [])
+    _judge(ctx, run, [], check, json_file)
+
+
+def _judge(
+    ctx: click.Context,
+    run: dict[str, Any],
+    lines: list[str],
+    check: bool,
+    json_file: Path | None,
+) -> None:
+    """Show claims and write their result; exit 1 if one fails and `check`."""
+    _show(claim_rows(run), CLAIMS_HEADER, lines)
     if json_file is not None:
         result.write(json_file, run)
         _say(f"{json_file}: written")
     if check and not all(claim["holds"] for claim in run["claims"]):
         ctx.exit(1)
+
+
+@main.command(epilog="Example: python -m benchmarks bars --check --json bars.json")
+@click.option(
+    "--data",
+    "data_folder",
+    type=click.Path(path_type=Path),
+    help="A packed data set, or a parent of such.  [default: the pictures of "
+    "$SIAMSTREAM_TEST_DATA, packed into data/bench-real; without it data/bench, made if absent]",
+)
+@click.option(
+    "--pairs", type=click.IntRange(1), default=1024, show_default=True, help="Counted in a run."
+)
+@click.option("--repeats", type=click.IntRange(1), default=5, show_default=True)
+@click.option(
+    "--derived",
+    "derived",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=DEFAULT_DERIVED,
+    show_default=True,
+    help="Folder for the zips and shards made for it.",
+)
+@click.option("--check", is_flag=True, help="Exit 1 if a bar is missed.")
+@JSON_FILE
+@click.pass_context
+def bars(
+    ctx: click.Context,
+    data_folder: Path | None,
+    pairs: int,
+    repeats: int,
+    derived: Path,
+    check: bool,
+    json_file: Path | None,
+) -> None:
+    """Check the promises about local speed: decode units, both zip baselines, threads, start."""
+    from benchmarks.bars import bars_lines, measure_bars
+
+    folder = _real_or_made(data_folder)
+    case = Case(data=str(folder), derived=str(derived), pairs=-(-pairs // 32) * 32, threads=2)
+    run = measure_bars(case, repeats, _command(), available_bytes() // 2, _say)
+    _judge(ctx, run, bars_lines(run), check, json_file)
+
+
+def _sizes(_: click.Context, __: click.Parameter, value: str) -> list[float]:
+    try:
+        sizes = sorted({float(part) for part in value.split(",")})
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r}: give numbers, as in 1,4") from error
+    if len(sizes) < 2 or not 0 < sizes[0] <= sizes[-1] <= 1000:
+        raise click.BadParameter(f"{value!r}: give two different sizes or more, as in 1,4")
+    return sizes
+
+
+@main.command(epilog="Example: python -m benchmarks memory --gb 1,4 --minutes 10 --json m.json")
+@click.option(
+    "--gb", "sizes_gb", default="1,4", show_default=True, callback=_sizes, help="Sizes of the data."
+)
+@click.option(
+    "--minutes",
+    type=click.FloatRange(0, 25),
+    default=10,
+    show_default=True,
+    help="Of the soak on the largest; 0: none.",
+)
+@click.option("--batches", type=click.IntRange(1), default=200, show_default=True, help="Of a run.")
+@click.option(
+    "--repeats", type=click.IntRange(1), default=3, show_default=True, help="Of ours, by size."
+)
+@click.option("--threads", type=click.IntRange(1), default=2, show_default=True)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("data/bench-memory"),
+    show_default=True,
+    help="Folder for the data, twice the sizes; removed afterwards.",
+)
+@click.option("--keep", is_flag=True, help="Leave the data for the next run.")
+@click.option("--check", is_flag=True, help="Exit 1 if a bar is missed.")
+@JSON_FILE
+@click.pass_context
+def memory(
+    ctx: click.Context,
+    sizes_gb: list[float],
+    minutes: float,
+    batches: int,
+    repeats: int,
+    threads: int,
+    out: Path,
+    keep: bool,
+    check: bool,
+    json_file: Path | None,
+) -> None:
+    """Check the promises about memory: by size of the data, against zip-tuned, over time."""
+    from benchmarks.memory import MIN_BATCHES, measure_memory, memory_lines
+
+    if batches <= MIN_BATCHES:
+        _say(f"Note: {batches} batches; worker processes reach their peak after {MIN_BATCHES}")
+    run = measure_memory(out, sizes_gb, minutes, batches, repeats, threads, keep, _command(), _say)
+    _judge(ctx, run, memory_lines(run), check, json_file)
+
+
+@main.command(epilog="Example: python -m benchmarks costs --json costs.json")
+@click.option(
+    "--data",
+    "data_folder",
+    type=click.Path(path_type=Path),
+    help="A packed data set, or a parent of such.  [default: the pictures of "
+    "$SIAMSTREAM_TEST_DATA, packed into data/bench-real; without it data/bench, made if absent]",
+)
+@click.option("--pairs", type=click.IntRange(8), default=128, show_default=True)
+@click.option("--repeats", type=click.IntRange(1), default=7, show_default=True)
+@JSON_FILE
+def costs(data_folder: Path | None, pairs: int, repeats: int, json_file: Path | None) -> None:
+    """Measure what each step of a pair costs one thread, in microseconds and decode units."""
+    from benchmarks.costs import COSTS_HEADER, costs_lines, costs_rows, measure_costs
+
+    folder = _real_or_made(data_folder)
+    case = Case(data=str(folder), derived=str(DEFAULT_DERIVED), pairs=-(-pairs // 32) * 32)
+    run = measure_costs(case, repeats, _command(), _say)
+    _show(costs_rows(run), COSTS_HEADER, costs_lines(run))
+    if json_file is not None:
+        result.write(json_file, run)
+        _say(f"{json_file}: written")
+
+
+def _real_or_made(given: Path | None) -> Path:
+    """Folder of the data: as given, else real pictures where there are some, else made."""
+    from benchmarks.bars import real_data
+
+    folder = given or real_data(DEFAULT_REAL)
+    if folder is None:
+        folder = DEFAULT_DATA
+        _make_data(DataConfig(), folder)
+    return folder
 
 
 @main.command(epilog="Example: python -m benchmarks pack --frames 300 --json pack.json")
@@ -257,12 +404,39 @@ def pack(
         ctx.exit(1)
 
 
+@main.command(epilog="Example: python -m benchmarks sequential --json sequential.json")
+@click.option(
+    "--data",
+    "data_folder",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="A packed data set, or a parent of such.  [default: synthetic indexes]",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("data/bench-sequential"),
+    show_default=True,
+    help="Folder of the synthetic indexes; made once.",
+)
+@click.option("--pairs", type=click.IntRange(64), default=50_000, show_default=True)
+@JSON_FILE
+def sequential(data_folder: Path | None, out: Path, pairs: int, json_file: Path | None) -> None:
+    """Compare the pairs of sequential storage with the plan's, for windows of 8 to 512 tracks."""
+    from benchmarks.sequential import SEQUENTIAL_HEADER, measure_sequential, sequential_rows
+
+    run = measure_sequential(out, data_folder, pairs, _command(), _say)
+    _show(sequential_rows(run), SEQUENTIAL_HEADER, [])
+    if json_file is not None:
+        result.write(json_file, run)
+        _say(f"{json_file}: written")
+
+
 @main.command("report", epilog="Example: python -m benchmarks report --check")
 @click.option(
-    "--readme",
-    type=click.Path(path_type=Path, dir_okay=False),
-    default=README,
-    help="File with the markers.  [default: the checkout's README.md]",
+    "--root",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=CHECKOUT,
+    help="Folder of README.md and docs/.  [default: this checkout]",
 )
 @click.option(
     "--results",
@@ -270,12 +444,14 @@ def pack(
     default=RESULTS,
     help="Folder of results.  [default: benchmarks/results]",
 )
-@click.option("--check", is_flag=True, help="Change nothing; exit 1 if the README is stale.")
+@click.option("--check", is_flag=True, help="Change nothing; exit 1 if a document is stale.")
 @click.pass_context
-def write_report(ctx: click.Context, readme: Path, results: Path, check: bool) -> None:
-    """Write the README's tables from the committed results."""
-    fresh = report.write(readme, results, check)
-    if check and not fresh:
-        _say(f"{readme} is stale: run 'python -m benchmarks report'")
+def write_report(ctx: click.Context, root: Path, results: Path, check: bool) -> None:
+    """Write the tables of README.md and docs/ from the committed results."""
+    stale = report.write(root, results, check)
+    for path in stale:
+        _say(f"{path}: {'stale, run python -m benchmarks report' if check else 'written'}")
+    if not stale:
+        _say(f"{root}: the documents are up to date")
+    if stale and check:
         ctx.exit(1)
-    _say(f"{readme}: {'up to date' if fresh else 'written'}")

@@ -16,7 +16,7 @@ from benchmarks.pairs import pair_config, works
 from benchmarks.runner import Outcome, run_once, run_rounds, summary
 from loaders.sets import DataSets, open_sets
 
-__all__ = ["compare"]
+__all__ = ["compare", "data_facts"]
 
 
 def compare(
@@ -58,7 +58,7 @@ def compare(
         "config": case.facts(),
         "repeats": repeats,
         "data": {
-            "datasets": _facts(sets),
+            "datasets": data_facts(sets),
             "page_cache": "not warmed" if read is None else "warm",
             "encoded_kb_per_pair": _pair_kb(sets, case),
         },
@@ -69,7 +69,8 @@ def compare(
     }
 
 
-def _facts(sets: DataSets) -> list[dict[str, Any]]:
+def data_facts(sets: DataSets) -> list[dict[str, Any]]:
+    """What a reader must know of the data sets of a run."""
     return [
         {
             "name": one.manifest.name,

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,11 @@ import pyarrow as pa
 
 from benchmarks import result
 from benchmarks.case import Case
+from benchmarks.claims import Claim, claims_of
 from benchmarks.contestants import Entry, named
 from benchmarks.data import DataConfig, render_track
 from benchmarks.environment import usable_cores
-from benchmarks.runner import Outcome, run_once, summary
+from benchmarks.runner import Outcome, run_once
 from loaders.config import PairConfig
 from loaders.plan import plan_batch
 from loaders.sets import DataSets, open_sets
@@ -31,22 +31,11 @@ from shards.format import MANIFEST_NAME, Manifest, Sample, ShardInfo, shard_name
 from shards.index import PART_SCHEMA, Index, Part
 from shards.writer import finish, write_shard
 
-__all__ = ["LIMITS_HEADER", "Claim", "limits_rows", "measure_limits"]
+__all__ = ["measure_limits", "same_pictures"]
 
-LIMITS_HEADER = ("promise", "measured", "bar", "holds")
 ROWS = 1_000_000
 SHARDS, FACTOR = 4, 10
 PLAN_PAIRS = 256
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Claim:
-    """A promise: what is measured, its unit, and the value that it must stay below."""
-
-    key: str
-    what: str
-    unit: str
-    bar: float
 
 
 CLAIMS = (
@@ -223,32 +212,5 @@ def measure_limits(
     return {
         **run,
         "config": {"batches": batches, "repeats": repeats, "rows": ROWS, "shards": SHARDS},
-        "claims": [claim_facts(claim, values[claim.key]) for claim in CLAIMS],
+        "claims": claims_of(CLAIMS, values),
     }
-
-
-def claim_facts(claim: Claim, values: list[float]) -> dict[str, Any]:
-    """One claim of a result; it holds if the median stays below the bar."""
-    median = statistics.median(values)
-    return {
-        "key": claim.key,
-        "what": claim.what,
-        "unit": claim.unit,
-        "bar": claim.bar,
-        "repeats": values,
-        "summary": summary(values),
-        "holds": median < claim.bar,
-    }
-
-
-def limits_rows(run: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """Cells under `LIMITS_HEADER`."""
-    return [
-        (
-            claim["what"],
-            f"{claim['summary']['median']:.3g} {claim['unit']}",
-            f"under {claim['bar']:g} {claim['unit']}",
-            "yes" if claim["holds"] else "NO",
-        )
-        for claim in run["claims"]
-    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,7 +117,9 @@ class PeakMemory:
 
     def __init__(self, root: int, every_s: float = 0.5) -> None:
         self._root, self._every_s = root, every_s
+        self._started = time.monotonic()
         self.own = self.file_pages = 0
+        self.series: list[tuple[float, int]] = []  # seconds since the start, bytes of `own`
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="memory", daemon=True)
         self._thread.start()
@@ -128,7 +131,9 @@ class PeakMemory:
 
     def _watch(self) -> None:
         while not self._done.wait(self._every_s):
-            self.add(memory(self._root))
+            seen = memory(self._root)
+            self.series.append((time.monotonic() - self._started, seen.own))
+            self.add(seen)
 
     def stop(self) -> Memory:
         """End the watch; the largest amounts seen."""

@@ -3,10 +3,9 @@
 PySiamTracking's order and numbers (facts of its public code, in our own words): pictures are BGR
 uint8 as OpenCV decodes them, each step makes a new picture, and the crop is cut last, from floats.
 
-template: colour → tensor → crop. search: flip → colour → tensor → crop. Then, rarely, both lose
-their colour; then both are normalised. Two published steps are not made here because our recipe
-does not make them yet either: *occlusion* (search, before the flip) and *blur* (search pictures of
-image data sets, between colour and tensor). Their places are marked by this order.
+template: colour → tensor → crop. search: occlusion → flip → colour → blur (image data sets only) →
+tensor → crop. Then, rarely, both lose their colour; then both are normalised. Occlusion and blur
+are in `benchmarks.published_steps`.
 
 The crop is `torch.nn.functional.grid_sample` with aligned corners over the picture minus its mean,
 so that what lies outside is the mean: the ``corner`` grid, whatever the grid of the data set.
@@ -23,6 +22,15 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
+from benchmarks.published_steps import (
+    Blur,
+    Occlusion,
+    blur,
+    draw_blur,
+    draw_occlusion,
+    occlude,
+)
+
 __all__ = ["GREY_P", "RANGES", "CropDraw", "Ranges", "apply", "draw_crop", "map_boxes", "normalise"]
 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
@@ -34,21 +42,24 @@ GREY_P = 0.01
 class Ranges(NamedTuple):
     """Published numbers of one kind of crop; colour steps are (probability, delta)."""
 
+    occlusion: float
     flip: float
     brightness: tuple[float, float]
     contrast: tuple[float, float]
     hue: tuple[float, float]
     saturation: tuple[float, float]
+    blur: float
     scale: float
     shift: float
     keep_aspect: bool
 
 
+_Z, _X = (0.02, 4, True), (0.18, 64, False)  # scale, shift, keep aspect
 RANGES = {
-    ("image", "z"): Ranges(0, (0.15, 15), (0.15, 0.2), (0.1, 12), (0.1, 0.2), 0.02, 4, True),
-    ("image", "x"): Ranges(0.25, (0.15, 30), (0.15, 0.3), (0.1, 6), (0.1, 0.15), 0.18, 64, False),
-    ("video", "z"): Ranges(0, (0.1, 15), (0.1, 0.2), (0, 0), (0, 0), 0.02, 4, True),
-    ("video", "x"): Ranges(0.1, (0.15, 30), (0.15, 0.3), (0.1, 6), (0.1, 0.15), 0.18, 64, False),
+    ("image", "z"): Ranges(0, 0, (0.15, 15), (0.15, 0.2), (0.1, 12), (0.1, 0.2), 0, *_Z),
+    ("image", "x"): Ranges(0.1, 0.25, (0.15, 30), (0.15, 0.3), (0.1, 6), (0.1, 0.15), 0.25, *_X),
+    ("video", "z"): Ranges(0, 0, (0.1, 15), (0.1, 0.2), (0, 0), (0, 0), 0, *_Z),
+    ("video", "x"): Ranges(0.1, 0.1, (0.15, 30), (0.15, 0.3), (0.1, 6), (0.1, 0.15), 0, *_X),
 }
 
 
@@ -58,26 +69,40 @@ class CropDraw:
 
     Attributes
     ----------
+    occlusion : occluder
     flip : mirror left to right
     brightness : added to 0..255 values
     contrast : factor, about zero
     hue : added to OpenCV's hue (half degrees)
     saturation : factor of OpenCV's saturation
+    blur : kind and size
     scale : factors of the crop's side in x and y
     shift : of the crop's centre in x and y, pixels of the stored picture
     """
 
+    occlusion: Occlusion | None = None
     flip: bool = False
     brightness: float | None = None
     contrast: float | None = None
     hue: float | None = None
     saturation: float | None = None
+    blur: Blur | None = None
     scale: tuple[float, float] = (1.0, 1.0)
     shift: tuple[float, float] = (0.0, 0.0)
 
 
-def draw_crop(ranges: Ranges, rng: np.random.Generator) -> CropDraw:
-    """Draw the steps of one picture, as a worker of the published loader does."""
+def draw_crop(
+    ranges: Ranges, rng: np.random.Generator, target: npt.NDArray[Any], side: int
+) -> CropDraw:
+    """Draw the steps of one picture, as a worker of the published loader does.
+
+    Parameters
+    ----------
+    ranges : of the kind of crop
+    rng : of the worker
+    target : (4,) xyxy, box of the target in the stored picture
+    side : of the stored picture
+    """
 
     def amount(step: tuple[float, float]) -> float | None:
         p, delta = step
@@ -87,19 +112,24 @@ def draw_crop(ranges: Ranges, rng: np.random.Generator) -> CropDraw:
         value = amount(step)
         return None if value is None else float(np.exp(value))
 
+    hides = rng.random() < ranges.occlusion
+    occlusion = draw_occlusion(np.asarray(target, np.float64), side, rng) if hides else None
     flip = bool(rng.random() < ranges.flip)
     brightness, contrast = amount(ranges.brightness), factor(ranges.contrast)
     hue, saturation = amount(ranges.hue), factor(ranges.saturation)
+    blurred = draw_blur(rng) if rng.random() < ranges.blur else None
     shift = rng.uniform(-ranges.shift, ranges.shift, 2)
     scale = np.exp(rng.uniform(-ranges.scale, ranges.scale, 2))
     if ranges.keep_aspect:
         scale[1] = scale[0]
     return CropDraw(
+        occlusion=occlusion,
         flip=flip,
         brightness=brightness,
         contrast=contrast,
         hue=hue,
         saturation=saturation,
+        blur=blurred,
         scale=(float(scale[0]), float(scale[1])),
         shift=(float(shift[0]), float(shift[1])),
     )
@@ -155,9 +185,13 @@ def apply(picture: npt.NDArray[np.uint8], draw: CropDraw, out_px: int) -> torch.
     -------
     (3, out_px, out_px) float32 RGB, 0..255, neither rounded nor clipped
     """
+    if draw.occlusion is not None:
+        picture = occlude(picture, draw.occlusion)
     if draw.flip:
-        picture = picture[:, ::-1]
+        picture = np.asarray(cv2.flip(picture, 1))
     picture = _color(picture, draw)
+    if draw.blur is not None:
+        picture = blur(picture, draw.blur)
     planes = np.ascontiguousarray(picture[:, :, ::-1].transpose(2, 0, 1))
     return _crop(torch.from_numpy(planes).float(), draw, out_px)
 

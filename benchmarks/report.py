@@ -1,7 +1,7 @@
-"""The README's tables, from the committed results; nothing in them is typed by hand.
+"""The tables of the documents, from the committed results; nothing in them is typed by hand.
 
-A section stands between ``<!-- benchmarks:NAME:begin -->`` and ``<!-- benchmarks:NAME:end -->``.
-Another section is a renderer and a line of `SECTIONS`.
+A section stands, in its document, between ``<!-- benchmarks:NAME:begin -->`` and
+``<!-- benchmarks:NAME:end -->``. Another section is a renderer and a line of `SECTIONS`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import result, table
-from benchmarks.limits import LIMITS_HEADER, limits_rows
+from benchmarks.bars import bars_lines
+from benchmarks.claims import CLAIMS_HEADER, claim_rows
+from benchmarks.costs import COSTS_HEADER, costs_lines, costs_rows
+from benchmarks.memory import memory_lines
 from benchmarks.pack import PACK_HEADER, pack_rows, profile_rows
+from benchmarks.sequential import SEQUENTIAL_HEADER, sequential_rows
 from shards.errors import FormatError
 from shards.storage import FolderSink
 
@@ -29,7 +33,33 @@ def loaders_section(run: Mapping[str, Any]) -> str:
 
 def limits_section(run: Mapping[str, Any]) -> str:
     """Table of the promises in numbers."""
-    return "\n\n".join([table.markdown(limits_rows(run), LIMITS_HEADER), _made(run)])
+    return _claims(run, [])
+
+
+def bars_section(run: Mapping[str, Any]) -> str:
+    """Table of the promises about speed, and what they were measured on."""
+    return _claims(run, bars_lines(run))
+
+
+def memory_section(run: Mapping[str, Any]) -> str:
+    """Table of the promises about memory, and the figures behind them."""
+    return _claims(run, memory_lines(run))
+
+
+def _claims(run: Mapping[str, Any], lines: list[str]) -> str:
+    told = [" ".join(lines)] if lines else []
+    return "\n\n".join([table.markdown(claim_rows(run), CLAIMS_HEADER), *told, _made(run)])
+
+
+def costs_section(run: Mapping[str, Any]) -> str:
+    """Table of what each step of a pair costs."""
+    lines = " ".join(costs_lines(run))
+    return "\n\n".join([table.markdown(costs_rows(run), COSTS_HEADER), lines, _made(run)])
+
+
+def sequential_section(run: Mapping[str, Any]) -> str:
+    """Table of a window's pairs beside the plan's."""
+    return "\n\n".join([table.markdown(sequential_rows(run), SEQUENTIAL_HEADER), _made(run)])
 
 
 def pack_section(run: Mapping[str, Any]) -> str:
@@ -56,27 +86,45 @@ def _made(run: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Section:
-    """Part of the README: name in the markers, result's file and kind, renderer."""
+    """Part of a document: name in the markers, result's file and kind, renderer."""
 
     name: str
     file: str
     kind: str
     render: Callable[[Mapping[str, Any]], str]
+    document: str = "README.md"
 
 
 SECTIONS = (
     Section(name="loaders", file="loaders-cpu.json", kind="loaders", render=loaders_section),
+    Section(name="bars", file="bars-cpu.json", kind="bars", render=bars_section),
+    Section(name="memory", file="memory-cpu.json", kind="memory", render=memory_section),
+    Section(
+        name="costs",
+        file="costs-cpu.json",
+        kind="costs",
+        render=costs_section,
+        document="docs/LOADERS.md",
+    ),
+    Section(
+        name="sequential",
+        file="sequential.json",
+        kind="sequential",
+        render=sequential_section,
+        document="docs/LOADERS.md",
+    ),
     Section(name="limits", file="limits-cpu.json", kind="limits", render=limits_section),
     Section(name="pack", file="pack-cpu.json", kind="pack", render=pack_section),
 )
 
 
-def update(readme: str, results: Path, where: str) -> str:
-    """Text of a README with all sections made anew.
+def update(text: str, document: str, results: Path, where: str) -> str:
+    """Text of a document with all its sections made anew.
 
     Parameters
     ----------
-    readme : its text
+    text : of now
+    document : its path in the checkout, as sections name it
     results : folder of the committed results
     where : name of the file, for messages
 
@@ -85,36 +133,43 @@ def update(readme: str, results: Path, where: str) -> str:
     FormatError : if markers or results are absent or damaged
     """
     for section in SECTIONS:
+        if section.document != document:
+            continue
         begin, end = (f"<!-- benchmarks:{section.name}:{edge} -->" for edge in ("begin", "end"))
-        if readme.count(begin) != 1 or readme.count(end) != 1:
+        if text.count(begin) != 1 or text.count(end) != 1:
             raise FormatError(f"{where}: needs the lines '{begin}' and '{end}', once each")
-        before, _, rest = readme.partition(begin)
+        before, _, rest = text.partition(begin)
         if end not in rest:
             raise FormatError(f"{where}: '{end}' stands before '{begin}'")
         after = rest.partition(end)[2]
         body = section.render(result.read(results / section.file, section.kind))
-        readme = f"{before}{begin}\n{body}\n{end}{after}"
-    return readme
+        text = f"{before}{begin}\n{body}\n{end}{after}"
+    return text
 
 
-def write(path: Path, results: Path, check: bool) -> bool:
-    """Bring a README up to date.
+def write(root: Path, results: Path, check: bool) -> list[Path]:
+    """Bring the documents up to date.
 
     Parameters
     ----------
-    path : of the README
+    root : the checkout
     results : folder of the committed results
     check : only look
 
     Returns
     -------
-    whether it was up to date already
+    the documents that were stale
     """
-    try:
-        old = path.read_text()
-    except OSError as error:
-        raise FormatError(f"{path}: cannot be read: {error.strerror}") from error
-    new = update(old, results, str(path))
-    if new != old and not check:
-        FolderSink(path.parent).write(path.name, new.encode())
-    return new == old
+    stale = []
+    for document in dict.fromkeys(section.document for section in SECTIONS):
+        path = root / document
+        try:
+            old = path.read_text()
+        except OSError as error:
+            raise FormatError(f"{path}: cannot be read: {error.strerror}") from error
+        new = update(old, document, results, str(path))
+        if new != old:
+            stale.append(path)
+            if not check:
+                FolderSink(path.parent).write(path.name, new.encode())
+    return stale

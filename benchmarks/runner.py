@@ -18,19 +18,27 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from benchmarks.case import Case
-from benchmarks.contestants import BASELINE, UNIT, Entry
+from benchmarks.contestants import BASELINES, UNIT, Entry
 from benchmarks.proc import Memory, PeakMemory
 from shards.errors import SiamstreamError
 from shards.rng import uniforms
 
-__all__ = ["SCHEMA", "ContestantError", "Outcome", "run_once", "run_rounds", "summary"]
+__all__ = [
+    "ContestantError",
+    "Outcome",
+    "ratio_key",
+    "run_once",
+    "run_rounds",
+    "shuffled",
+    "summary",
+]
 
-SCHEMA = 1  # of the JSON; raised when a key changes its name or meaning
+T = TypeVar("T")
 _STREAM_ORDER = 1010
 _LIMIT_S = 1800
 _ROOT = Path(__file__).resolve().parent.parent
@@ -42,11 +50,15 @@ class ContestantError(SiamstreamError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """One run of one contestant; `figures` is empty where it is `absent`, with the reason."""
+    """One run of one contestant; `figures` is empty where it is `absent`, with the reason.
+
+    `memory` holds seconds since the imports and bytes of private and shared memory then.
+    """
 
     label: str = ""
     absent: str | None = None
     figures: dict[str, Any] = field(default_factory=dict)
+    memory: tuple[tuple[float, int], ...] = ()
 
 
 def own_case(entry: Entry, case: Case) -> Case:
@@ -65,8 +77,13 @@ def expected_samples(case: Case) -> str:
     return digest.hexdigest()
 
 
-def run_once(entry: Entry, case: Case) -> Outcome:
+def run_once(entry: Entry, case: Case, watch_every_s: float = 0.5) -> Outcome:
     """Run a contestant in a process of its own.
+
+    Parameters
+    ----------
+    entry, case : who, and what
+    watch_every_s : between two looks at its memory
 
     Raises
     ------
@@ -88,7 +105,7 @@ def run_once(entry: Entry, case: Case) -> Outcome:
         timer = threading.Timer(_LIMIT_S, child.kill)
         timer.start()
         try:
-            events = _listen(child, case)
+            events = _listen(child, case, watch_every_s)
         finally:
             timer.cancel()
             child.kill()
@@ -102,15 +119,22 @@ def run_once(entry: Entry, case: Case) -> Outcome:
             reason = events.get("failed", {}).get("reason") or last or "ended without a word"
             raise ContestantError(f"contestant {entry.name} failed: {reason}")
     result = events["result"]
-    if result["samples_sha256"] != expected_samples(case):
+    done = replace(case, pairs=result["pairs"]) if case.limit_s else case
+    if result["samples_sha256"] != expected_samples(done):
         raise ContestantError(
             f"contestant {entry.name} handed over other samples than were planned; its figures "
             "would not be comparable"
         )
-    return Outcome(label=events["imported"]["label"], figures=_figures(events))
+    return Outcome(
+        label=events["imported"]["label"],
+        figures=_figures(events),
+        memory=events["peak"]["series"],
+    )
 
 
-def _listen(child: subprocess.Popen[str], case: Case) -> dict[str, dict[str, Any]]:
+def _listen(
+    child: subprocess.Popen[str], case: Case, watch_every_s: float
+) -> dict[str, dict[str, Any]]:
     """Give the case to a child and collect its events; watches its memory after the imports."""
     assert child.stdin is not None
     assert child.stdout is not None
@@ -127,11 +151,15 @@ def _listen(child: subprocess.Popen[str], case: Case) -> dict[str, dict[str, Any
         facts = json.loads(line)
         events[facts.pop("event")] = facts
         if "imported" in events and watch is None:
-            watch = PeakMemory(child.pid)
+            watch = PeakMemory(child.pid, watch_every_s)
         if "result" in events and watch is not None:
             watch.add(Memory(**events["result"]["memory_end"]))
             peak = watch.stop()
-            events["peak"] = {"own": peak.own, "file_pages": peak.file_pages}
+            events["peak"] = {
+                "own": peak.own,
+                "file_pages": peak.file_pages,
+                "series": tuple(watch.series),
+            }
     if watch is not None:
         watch.stop()
     child.wait()
@@ -160,10 +188,10 @@ def _figures(events: dict[str, dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def shuffled(entries: Sequence[Entry], seed: int, repeat: int) -> list[Entry]:
+def shuffled(items: Sequence[T], seed: int, repeat: int) -> list[T]:
     """Order of one repeat."""
-    drawn = uniforms(seed, _STREAM_ORDER, repeat, 0, len(entries), 4)[:, 0]
-    return [entries[i] for i in np.argsort(drawn)]
+    drawn = uniforms(seed, _STREAM_ORDER, repeat, 0, len(items), 4)[:, 0]
+    return [items[i] for i in np.argsort(drawn)]
 
 
 def run_rounds(
@@ -222,21 +250,27 @@ def run_rounds(
     return contestants, [{"name": name, "reason": reason} for name, reason in absent.items()]
 
 
+def ratio_key(baseline: str, what: str = "pairs_per_s") -> str:
+    """Key of the ratio of a figure to a baseline's in the same repeat."""
+    return f"{what}_x_{baseline.replace('-', '_')}"
+
+
 def _relate(runs: dict[str, list[dict[str, Any]]]) -> None:
-    """Add what compares runs of one repeat: decode units, ratios to the baseline."""
+    """Add what compares runs of one repeat: decode units, ratios to the baselines."""
 
     def of(name: str, repeat: int) -> dict[str, Any] | None:
         return next((run for run in runs.get(name, []) if run["repeat"] == repeat), None)
 
     for own in runs.values():
         for run in own:
-            unit, baseline = of(UNIT, run["repeat"]), of(BASELINE, run["repeat"])
+            unit = of(UNIT, run["repeat"])
             if unit is not None:
                 # two pictures a pair
                 run["decode_units_per_pair"] = 2 * run["cpu_ms_per_pair"] / unit["cpu_ms_per_pair"]
-            if baseline is not None:
-                run["pairs_per_s_ratio"] = run["pairs_per_s"] / baseline["pairs_per_s"]
-                run["cpu_ratio"] = run["cpu_ms_per_pair"] / baseline["cpu_ms_per_pair"]
+            for name in BASELINES:
+                baseline = of(name, run["repeat"])
+                for what in ("pairs_per_s", "cpu_ms_per_pair") if baseline else ():
+                    run[ratio_key(name, what)] = run[what] / baseline[what]
 
 
 def summary(values: Sequence[float]) -> dict[str, float]:

@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
+from benchmarks.contestants import BASELINES
+from benchmarks.runner import ratio_key
+
 __all__ = ["HEADER", "header_lines", "markdown", "rows", "text"]
 
 HEADER = (
     "contestant",
     "pairs/s",
-    "x zip-published",
+    *(f"x {name}" for name in BASELINES),
     "CPU ms a pair",
     "decode units a pair",
     "memory MB",
@@ -54,7 +57,7 @@ def rows(run: Mapping[str, Any]) -> list[tuple[str, ...]]:
             (
                 one["label"],
                 _spread(figures["pairs_per_s"]),
-                _spread(figures.get("pairs_per_s_ratio")),
+                *(_spread(figures.get(ratio_key(name))) for name in BASELINES),
                 _median(figures["cpu_ms_per_pair"]),
                 _spread(figures.get("decode_units_per_pair")),
                 _median(figures["memory_peak_beyond_imports_mb"]) if whole else "-",

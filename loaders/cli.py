@@ -90,9 +90,8 @@ def show(
     if (sample is None) == (samples is None):
         raise click.UsageError("give either --sample I or --samples A:B")
     first, end = samples or (sample or 0, (sample or 0) + 1)
-    config = strict.load(PairConfig, config_path, overrides, section="data")
-    if data is not None:
-        config = replace(config, path=data)
+    given = () if data is None else (f"data.path={data}",)
+    config = strict.load(PairConfig, config_path, (*overrides, *given), section="data")
     if storage is not None:
         config = replace(config, storage=storage)
     if backend is not None:
@@ -114,3 +113,72 @@ def show(
     for tile in tiles if len(tiles) == 1 else []:
         click.echo(tile.text)
     click.echo(f"{out}: epoch {epoch}, samples {first} to {end - 1}, {positive} positive")
+
+
+@main.command(epilog="Example: python -m loaders doctor --config spm_alexnet.yaml --out doctor.png")
+@click.option(
+    "--config",
+    "config_path",
+    default="spm_alexnet.yaml",
+    show_default=True,
+    help="Run configuration; its 'data' section is used. A file, or one that comes with us.",
+)
+@click.option("--data", help="A packed data set, or a parent of such.  [default: data/shards]")
+@click.option("--backend", type=click.Choice(get_args(BackendName)), help="[default: the config's]")
+@click.option("--batch-size", type=click.IntRange(1, 4096), default=32, show_default=True)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0, 3600, min_open=True),
+    default=6,
+    show_default=True,
+    help="For all measurements, about.",
+)
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a key of the configuration, as in --set data.threads=4. Repeatable.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--out", type=click.Path(path_type=Path), help="Also draw it, as PNG or SVG.")
+def doctor(
+    config_path: str,
+    data: str | None,
+    backend: BackendName | None,
+    batch_size: int,
+    seconds: float,
+    overrides: tuple[str, ...],
+    as_json: bool,
+    out: Path | None,
+) -> None:
+    """Measure storage, decode, augment and hand-over on this machine, and say what to change.
+
+    Each stage is measured alone, for one thread and for the configured number, then the whole
+    loader. The data are only read.
+    """
+    config = strict.load(PairConfig, config_path, overrides, section="data")
+    if data is not None:
+        config = replace(config, path=data)
+    if backend is not None:
+        config = replace(config, backend=backend)
+    # torch is imported only now, so that --help stays quick
+    import torch
+
+    from loaders.doctor import examine
+    from loaders.doctor_sheet import lines, plot
+    from shards.console import print_json
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    facts = examine(config, device, batch_size, seconds).facts()
+    for note in facts["warnings"]:
+        click.echo(f"Warning: {note}", err=True)
+    if out is not None:
+        plot(facts, out)
+    if as_json:
+        print_json(facts)
+    else:
+        for line in lines(facts):
+            click.echo(line)
+        if out is not None:
+            click.echo(f"{out}: written")

@@ -10,12 +10,19 @@ from annotated_types import Ge, Gt, Le, Lt
 
 from loaders.plan import SamplerConfig
 from loaders.recipe import Recipe
+from loaders.window import SequentialConfig
 
-__all__ = ["BackendName", "PairConfig", "PixelType", "StorageName"]
+__all__ = ["PIPE", "PIPE_RULE", "BackendName", "PairConfig", "PixelType", "StorageName"]
 
 BackendName = Literal["auto", "dali", "cpu", "dali-cpu", "reference"]
 PixelType = Literal["uint8", "float16", "bfloat16", "float32"]
-StorageName = Literal["auto", "shards", "zip", "zip-memory", "files"]
+StorageName = Literal["auto", "shards", "zip", "zip-memory", "files", "sequential"]
+
+PIPE = "pipe:"
+PIPE_RULE = (
+    "a 'pipe:' command runs a shell, so it is taken from the command line alone, with train.py "
+    "--data 'pipe:COMMAND {}' --allow-pipe, and never from a configuration, manifest or index"
+)
 
 PUBLISHED_WEIGHTS = {"coco": 0.15, "got10k": 0.30, "lasot": 0.30, "trackingnet": 0.25}
 
@@ -35,7 +42,9 @@ class PairConfig:
     storage : how the bytes are read. ``auto``: from the files of whatever form a data set has.
         ``shards``, ``zip``, ``files``: the same, but it must be tar shards, a zip or a folder of
         crops. ``zip-memory``: files of any form, read once into the memory of each process, as the
-        published recipe does with zips
+        published recipe does with zips. ``sequential``: whole shards in order, for sources without
+        ranges, with pairs inside a window of tracks
+    sequential : bounds of that window
     backend : what decodes and augments; ``auto``: dali with CUDA, else cpu
     threads : decoding threads of one process; 0: all cores that it may use
     prefetch : batches made ahead
@@ -58,6 +67,7 @@ class PairConfig:
     )
     require_all: bool = False
     storage: StorageName = "auto"
+    sequential: SequentialConfig = field(default_factory=SequentialConfig)
     backend: BackendName = "auto"
     threads: Annotated[int, Ge(0), Le(1024)] = 0
     prefetch: Annotated[int, Ge(1), Le(1024)] = 4
@@ -71,3 +81,7 @@ class PairConfig:
     seed: Annotated[int, Ge(0), Lt(1 << 64)] = 7
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     recipe: Recipe = field(default_factory=Recipe)
+
+    def __post_init__(self) -> None:
+        if self.path is not None and self.path.lstrip().startswith(PIPE):
+            raise ValueError(f"path {self.path!r}: {PIPE_RULE}")

@@ -20,16 +20,17 @@ from loaders.batch import PairBatch, normalise, torch_dtype
 from loaders.config import BackendName, PairConfig
 from loaders.faults import Begun, Faults
 from loaders.plan import MAX_SUBSTITUTES
-from loaders.sets import DataSets, open_sets
+from loaders.sets import Chosen
 from loaders.threads import Threads
-from loaders.work import CLOSE_S, Backend, prepare
+from loaders.work import CLOSE_S, Backend
+from loaders.works import open_works
 from shards.errors import BadSample, MismatchError, SiamstreamError, StorageError, TooManyBadSamples
 
 __all__ = ["PairLoader", "make_backend"]
 
 
 def make_backend(
-    config: PairConfig, sets: DataSets, max_batch: int, device: torch.device
+    config: PairConfig, sets: Chosen[Any], max_batch: int, device: torch.device
 ) -> tuple[BackendName, Backend]:
     """Choose and build the backend of a configuration; returns its name too."""
     name = config.backend
@@ -84,6 +85,8 @@ class PairLoader:
     rank, world_size : of this process
     device : where the batches go
     batch_size : pairs of one step, all ranks together
+    command : a shell command to stream the data from, in place of ``config.path``; only ever from
+        a command line (see `loaders.sources`)
 
     Raises
     ------
@@ -99,6 +102,7 @@ class PairLoader:
         device: torch.device | str = "cpu",
         *,
         batch_size: int = 32,
+        command: str | None = None,
     ) -> None:
         if not 0 <= rank < world_size:
             raise ConfigError(f"rank {rank} of a world of {world_size}")
@@ -114,7 +118,8 @@ class PairLoader:
             )
         self.config, self.rank, self.world_size = config, rank, world_size
         self.batch_size, self.device = batch_size, torch.device(device)
-        self.sets = open_sets(config)
+        self._works = open_works(config, rank, world_size, batch_size, command)
+        self.sets = self._works.sets
         own = -(-batch_size // world_size)
         self.backend_name, self._backend = make_backend(config, self.sets, own, self.device)
         self._planner = Threads(1, "planner")
@@ -147,22 +152,14 @@ class PairLoader:
 
     def _plan(self, position: tuple[int, int], attempts: Mapping[int, int]) -> Begun:
         """Plan a batch, without samples known to be damaged, and tell the storage."""
-        epoch, consumed = position
-        count = len(range(self.rank, self.batch_size, self.world_size))
-        start, step = consumed + self.rank, self.world_size
         while True:
-            work = prepare(self.sets, self.config, epoch, start, count, step, attempts)
+            work = self._works.make(*position, attempts)
             known = self._faults.known_in(work)
             if not known:
-                break
+                return Begun(position=position, attempts=attempts, work=work)
             attempts = _next(attempts, known)
             if max(attempts.values()) > MAX_SUBSTITUTES:
-                self._faults.check(attempts, count)
-        for crops in (work.template, work.search):
-            for source in set(crops.sources):
-                rows = crops.rows[[one is source for one in crops.sources]]
-                source.storage.will_need(source.ranges(rows))
-        return Begun(position=position, attempts=attempts, work=work)
+                self._faults.check(attempts, len(work))
 
     def _make(self, position: tuple[int, int], attempts: Mapping[int, int]) -> Begun:
         """Plan and begin a batch; in the planner's thread, as all that may read."""
@@ -215,9 +212,10 @@ class PairLoader:
     ) -> tuple[Begun, torch.Tensor, torch.Tensor]:
         try:
             while True:
-                begun = future.result(max(0.0, deadline - time.perf_counter()))
+                begun = self._made(future, deadline)
+                left_s = max(0.0, self._late(deadline) - time.perf_counter())
                 try:
-                    z, x = self._finish(begun, max(0.0, deadline - time.perf_counter()))
+                    z, x = self._finish(begun, left_s)
                 except BadSample as error:
                     if not self.config.max_bad_fraction:
                         raise
@@ -241,6 +239,19 @@ class PairLoader:
         if begun.error is not None:
             raise begun.error
         return self._backend.finish(begun.handle, timeout_s)
+
+    def _late(self, deadline: float) -> float:
+        """A stream that still comes on, as on its way to a position, is not late."""
+        return max(deadline, self._works.heard() + self.config.timeout_s)
+
+    def _made(self, future: Future[Begun], deadline: float) -> Begun:
+        while True:
+            left_s = self._late(deadline) - time.perf_counter()
+            try:
+                return future.result(max(0.0, left_s))
+            except FutureTimeout:
+                if future.done() or self._late(deadline) <= time.perf_counter():
+                    raise
 
     def _hand_over(
         self, begun: Begun, template: torch.Tensor, search: torch.Tensor, started: float
@@ -285,6 +296,7 @@ class PairLoader:
             "pairs_per_epoch": self.config.pairs_per_epoch,
             "rules": self._rules(),
             "data": self.sets.fingerprints(),
+            **self._works.state(),
         }
 
     def _rules(self) -> str:
@@ -301,14 +313,15 @@ class PairLoader:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on exactly after the batch at which `state_dict` was taken.
 
-        The batch size and the number of ranks may be others; where no whole batch is left of the
-        epoch, the next one begins.
+        The batch size and the number of ranks may be others (but see `loaders.sequential`); where
+        no whole batch is left of the epoch, the next one begins.
 
         Raises
         ------
         MismatchError : if the seed, the epoch's length, the sampler, the recipe or the data are
             others, or it is no position of an epoch
         """
+        self._works.check(state)
         own = self.state_dict()
         absent = sorted(own.keys() - state.keys())
         if absent:
@@ -369,18 +382,22 @@ class PairLoader:
         return self._faults.samples
 
     def describe(self) -> dict[str, Any]:
-        """Facts for a run's records: data sets, weights, what is missing, backend."""
-        return {**self.sets.describe(), "backend": self.backend_name}
+        """Facts for a run's records: data sets, weights, what is missing, storage, backend."""
+        facts = {"storage": self.config.storage, "backend": self.backend_name}
+        return {**self.sets.describe(), **facts}
 
     def close(self) -> None:
         """Stop all threads. The loader cannot be used afterwards; closing again does nothing."""
         if self._closed:
             return
         self._closed = True
+        self._works.stop()
         # A thread that hangs in a read cannot be stopped, and must not stop us.
         limit_s = 0.0 if self._stalled else min(CLOSE_S, self.config.timeout_s)
         ended = self._planner.stop(limit_s)
         self._ahead.clear()
+        if ended:
+            self._works.close()
         self._backend.close(limit_s if ended else 0.0)
 
 

@@ -28,9 +28,11 @@ __all__ = [
     "MAX_SUBSTITUTES",
     "STREAM_PAIR",
     "STREAM_SEARCH",
+    "STREAM_SHARDS",
     "STREAM_STEPS",
     "STREAM_SUBSTITUTE",
     "STREAM_TEMPLATE",
+    "STREAM_WINDOW",
     "PairKinds",
     "PairTables",
     "Plan",
@@ -47,6 +49,8 @@ STREAM_STEPS = {  # what the optional steps of template (z) and search (x) draw 
     ("occlusion", "x"): 5,
     ("occlusion", "z"): 6,
 }
+# Of ``data.storage: sequential``: orders of the shards; pairs in the window.
+STREAM_SHARDS, STREAM_WINDOW = 20, 21
 # Pairs in place of those with a damaged picture: a stream for each attempt, from this one on.
 STREAM_SUBSTITUTE, MAX_SUBSTITUTES = 1000, 32
 _WIDTH = 8

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,18 @@ from shards.geometry import Grid
 from shards.index import Index, crc32c
 from shards.storage import LocalStorage, Range, Storage
 
-__all__ = ["DataSet", "DataSets", "default_shards", "open_sets", "picture_fault"]
+__all__ = [
+    "Chosen",
+    "DataSet",
+    "DataSets",
+    "choose",
+    "common_form",
+    "default_shards",
+    "leaving",
+    "may_hold",
+    "open_sets",
+    "picture_fault",
+]
 
 HOW_TO_GET_DATA = (
     "pack one with 'python -m packer lasot', or make a small demo data set with "
@@ -31,6 +43,7 @@ HOW_TO_GET_DATA = (
 
 
 _END_OF_IMAGE = b"\xff\xd9"
+Set = TypeVar("Set", bound="Opened", covariant=True)
 
 
 def default_shards() -> Path:
@@ -72,6 +85,11 @@ class DataSet:
     index: Index
     storage: Storage
     weight: float
+
+    @property
+    def place(self) -> str:
+        """Where it is."""
+        return str(self.folder)
 
     def ranges(self, rows: npt.NDArray[np.int64]) -> list[Range]:
         """Where the pictures of rows are."""
@@ -116,21 +134,35 @@ class DataSet:
         return BadSample(file, self.index.key(row), int(self.index.offset[row]), reason)
 
 
+class Opened(Protocol):
+    """What a run's records need to know of a data set."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """Of the data set."""
+
+    @property
+    def weight(self) -> float:
+        """Share of the pairs."""
+
+    @property
+    def place(self) -> str:
+        """Where it is."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class DataSets:
+class Chosen(Generic[Set]):
     """The data sets of a run.
 
     Attributes
     ----------
     sets : with weights that sum to 1, in the order of their names
-    tables : for the plan
-    missing : names with a weight that are not on disk
+    missing : names with a weight that are not there
     warnings : one line each
     grid, crop_size : of all stored crops
     """
 
-    sets: tuple[DataSet, ...]
-    tables: PairTables
+    sets: tuple[Set, ...]
     missing: tuple[str, ...]
     warnings: tuple[str, ...]
     grid: Grid
@@ -145,7 +177,7 @@ class DataSets:
         return {
             "datasets": {
                 one.manifest.name: {
-                    "folder": str(one.folder),
+                    "folder": one.place,
                     "weight": one.weight,
                     "index_sha256": one.manifest.index["sha256"],
                     **one.manifest.counts,
@@ -159,10 +191,28 @@ class DataSets:
         }
 
 
-def _wanted(
-    config: PairConfig, path: Path, found: dict[str, Path]
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class DataSets(Chosen[DataSet]):
+    """The data sets of a run that draws from their indexes; `tables` are for the plan."""
+
+    tables: PairTables
+
+
+def choose(
+    config: PairConfig, path: Path | str, found: Mapping[str, Path | str]
 ) -> tuple[dict[str, float], list[str], list[str]]:
-    """Weights of the data sets to use, those missing, and warnings."""
+    """Weights of the data sets to use, those missing, and warnings.
+
+    Parameters
+    ----------
+    config : names and weights
+    path : the data set, or a parent of some
+    found : their places by name
+
+    Raises
+    ------
+    DataError : if one is missing that must be there, or none is left
+    """
     warnings: list[str] = []
     if not (config.datasets or config.require_all) and list(found.values()) == [path]:
         return dict.fromkeys(found, 1.0), [], []
@@ -180,7 +230,12 @@ def _wanted(
             f"{path}: no packed data set {', '.join(missing)}; there are: "
             f"{', '.join(found) or 'none'}; {HOW_TO_GET_DATA}"
         )
-    if missing and use:
+    if not use:
+        raise DataError(
+            f"{path} has {', '.join(found)}, but none of them has a weight in data.weights; add "
+            f"--set data.weights.{next(iter(found))}=1.0"
+        )
+    if missing:
         total = sum(use.values())
         used = ", ".join(f"{name} {weight / total:.3g}" for name, weight in use.items())
         warnings.append(
@@ -195,14 +250,15 @@ def _wanted(
     return use, missing, warnings
 
 
-def _may_hold(folder: Path, names: tuple[str, ...]) -> bool:
+def may_hold(folder: Path, names: tuple[str, ...]) -> bool:
+    """Tell whether a folder's data set may be one of these; a damaged one goes by its folder."""
     try:
         return Manifest.read(folder).name in names
     except FormatError:
         return folder.name in names
 
 
-def _leaving(config: PairConfig, crop_size: int) -> list[str]:
+def leaving(config: PairConfig, crop_size: int) -> list[str]:
     """Warn about augmentations that reach outside the stored crops."""
     recipe, worst = config.recipe, 0.0
     for augment, px in (
@@ -221,6 +277,28 @@ def _leaving(config: PairConfig, crop_size: int) -> list[str]:
     ]
 
 
+def common_form(
+    config: PairConfig, path: Path | str, manifests: Sequence[Manifest]
+) -> tuple[Grid, int]:
+    """Grid and side of the stored crops of all data sets.
+
+    Raises
+    ------
+    MismatchError : if they differ, or are smaller than what is cut from them
+    """
+    forms = {(one.grid, one.crop_size) for one in manifests}
+    if len(forms) > 1:
+        listed = ", ".join(f"{one.name}: {one.grid}, {one.crop_size} px" for one in manifests)
+        raise MismatchError(f"{path}: crops of different grid or size ({listed}); pack them alike")
+    grid, crop_size = forms.pop()
+    if max(config.template_px, config.search_px) > crop_size:
+        raise MismatchError(
+            f"{path}: stored crops have {crop_size} px, data.search_px is {config.search_px} and "
+            f"data.template_px {config.template_px}; pack larger crops (--size) or ask for smaller"
+        )
+    return grid, crop_size
+
+
 def open_sets(config: PairConfig) -> DataSets:
     """Open the data sets that a configuration names.
 
@@ -233,7 +311,7 @@ def open_sets(config: PairConfig) -> DataSets:
     path = Path(config.path) if config.path else default_shards()
     folders = dataset_folders(path)
     if config.datasets and len(folders) > 1:  # one that is not wanted may well be damaged
-        folders = [folder for folder in folders if _may_hold(folder, config.datasets)]
+        folders = [folder for folder in folders if may_hold(folder, config.datasets)]
     manifests = {folder: Manifest.read(folder) for folder in folders}
     found = {manifest.name: folder for folder, manifest in manifests.items()}
     if len(found) != len(folders):
@@ -242,12 +320,7 @@ def open_sets(config: PairConfig) -> DataSets:
     if not found:
         state = "has no packed data set" if path.is_dir() else "does not exist"
         raise DataError(f"{path} {state} (no manifest.json): {HOW_TO_GET_DATA}")
-    use, missing, warnings = _wanted(config, path, found)
-    if not use:
-        raise DataError(
-            f"{path} has {', '.join(found)}, but none of them has a weight in data.weights; add "
-            f"--set data.weights.{next(iter(found))}=1.0"
-        )
+    use, missing, warnings = choose(config, path, found)
     total = sum(use.values())
     chosen = {found[name]: manifests[found[name]] for name in sorted(use)}
     check_storage(config.storage, chosen)
@@ -263,24 +336,13 @@ def open_sets(config: PairConfig) -> DataSets:
                 weight=use[manifest.name] / total,
             )
         )
-    forms = {(one.manifest.grid, one.manifest.crop_size) for one in sets}
-    if len(forms) > 1:
-        listed = ", ".join(
-            f"{one.manifest.name}: {one.manifest.grid}, {one.manifest.crop_size} px" for one in sets
-        )
-        raise MismatchError(f"{path}: crops of different grid or size ({listed}); pack them alike")
-    grid, crop_size = forms.pop()
-    if max(config.template_px, config.search_px) > crop_size:
-        raise MismatchError(
-            f"{path}: stored crops have {crop_size} px, data.search_px is {config.search_px} and "
-            f"data.template_px {config.template_px}; pack larger crops (--size) or ask for smaller"
-        )
+    grid, crop_size = common_form(config, path, [one.manifest for one in sets])
     tables = PairTables([one.index for one in sets], [one.weight for one in sets], config.sampler)
     return DataSets(
         sets=tuple(sets),
         tables=tables,
         missing=tuple(missing),
-        warnings=(*warnings, *_leaving(config, crop_size)),
+        warnings=(*warnings, *leaving(config, crop_size)),
         grid=grid,
         crop_size=crop_size,
     )

@@ -7,8 +7,10 @@ import torch
 
 from loaders.config import PairConfig
 from loaders.loader import make_backend
-from loaders.sets import DataSet, open_sets
-from loaders.work import Work, prepare
+from loaders.sets import DataSet
+from loaders.streaming import Picture
+from loaders.work import Source, Work
+from loaders.works import open_works
 from shards.draw import Tile
 from shards.geometry import Float
 
@@ -17,8 +19,17 @@ __all__ = ["pair_tiles"]
 _KINDS = ("same instance", "same category", "any")
 
 
-def _text(work: Work, i: int, source: DataSet) -> str:
-    plan, index = work.plan, source.index
+def _frame(source: Source, row: int) -> str:
+    if isinstance(source, Picture):
+        sample = source.sample()
+        return f"{sample.sequence}/{sample.track} frame {sample.frame}"
+    assert isinstance(source, DataSet)
+    index = source.index
+    return f"{index.sequence(row)}/{index.track[row]} frame {index.frame[row]}"
+
+
+def _text(work: Work, i: int, name: str) -> str:
+    plan = work.plan
     z, x = int(plan.template_row[i]), int(plan.search_row[i])
     done = [
         name
@@ -30,9 +41,9 @@ def _text(work: Work, i: int, source: DataSet) -> str:
     ]
     sign = "positive" if plan.positive[i] else "negative"
     return (
-        f"#{plan.sample[i]} {source.manifest.name}, {_KINDS[plan.kind[i]]}, {sign}\n"
-        f"z {index.sequence(z)}/{index.track[z]} frame {index.frame[z]}\n"
-        f"x {index.sequence(x)}/{index.track[x]} frame {index.frame[x]}\n{', '.join(done) or '-'}"
+        f"#{plan.sample[i]} {name}, {_KINDS[plan.kind[i]]}, {sign}\n"
+        f"z {_frame(work.template.sources[i], z)}\n"
+        f"x {_frame(work.search.sources[i], x)}\n{', '.join(done) or '-'}"
     )
 
 
@@ -56,11 +67,14 @@ def pair_tiles(
     -------
     one tile for every sample, how many pairs are positive, the warnings of opening the data
     """
-    sets = open_sets(config)
+    # A stream draws what a run of one process would; the plan's pairs are those of any run.
+    works = open_works(config, 0, 1, count)
+    sets = works.sets
     # as training would choose it
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     _, backend = make_backend(config, sets, count, device)
-    work = prepare(sets, config, epoch, first, count)
+    work = works.make(epoch, first)
+    works.close()
     template, search = backend.finish(backend.start(work), config.timeout_s)
     z, x = (pixels.permute(0, 2, 3, 1).cpu().numpy() for pixels in (template, search))
     backend.close()
@@ -79,7 +93,7 @@ def pair_tiles(
                 picture=picture,
                 boxes=np.concatenate([template_box, target, others]),
                 targets=len(template_box) + len(target),
-                text=_text(work, i, work.search.sources[i]),
+                text=_text(work, i, sets.sets[work.plan.dataset[i]].manifest.name),
             )
         )
     return tiles, int(work.plan.positive.sum()), sets.warnings

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,12 +20,24 @@ from loaders.plan import (
     with_substitutes,
 )
 from loaders.recipe import DRAW_WIDTH, Half, Params, Step, draw
-from loaders.sets import DataSet, DataSets
+from loaders.sets import Chosen, DataSet, DataSets
 from shards.errors import BadSample
 from shards.geometry import Float
 from shards.rng import uniforms
 
-__all__ = ["CLOSE_S", "Backend", "Crops", "Pixels", "Work", "as_tensor", "prepare"]
+__all__ = [
+    "CLOSE_S",
+    "Backend",
+    "Crops",
+    "Pixels",
+    "Source",
+    "Stored",
+    "Work",
+    "as_tensor",
+    "augment",
+    "padded",
+    "prepare",
+]
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -39,18 +51,28 @@ def as_tensor(pixels: Pixels, channels_last: bool) -> torch.Tensor:
     return tensor.permute(0, 3, 1, 2) if channels_last else tensor
 
 
+class Source(Protocol):
+    """Where the encoded pictures of crops come from: a data set, or a picture held in memory."""
+
+    def read(self, row: int) -> memoryview:
+        """Encoded picture of a row, its checksum and size verified; raises `BadSample`."""
+
+    def bad(self, row: int, reason: str) -> BadSample:
+        """Error that names the sample of a row."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Crops:
     """B stored pictures and what to do with each.
 
     Attributes
     ----------
-    sources : B data sets
+    sources : of the B pictures
     rows : (B,) int64, rows of their indexes
     params : of the recipe
     """
 
-    sources: tuple[DataSet, ...]
+    sources: tuple[Source, ...]
     rows: npt.NDArray[np.int64]
     params: Params
 
@@ -95,6 +117,25 @@ class Work:
         return len(self.plan.sample)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Stored:
+    """What is known of the pictures of B pairs before their parameters are drawn.
+
+    Attributes
+    ----------
+    template, search : sources of the pictures
+    template_box, search_box : (B, 4) float32 xyxy, pixels of the stored picture
+    other_boxes : (B, K, 4) float32, of the search pictures; other_mask : (B, K) bool
+    """
+
+    template: tuple[Source, ...]
+    search: tuple[Source, ...]
+    template_box: npt.NDArray[np.float32]
+    search_box: npt.NDArray[np.float32]
+    other_boxes: npt.NDArray[np.float32]
+    other_mask: npt.NDArray[np.bool_]
+
+
 class Backend(Protocol):
     """Decodes and augments batches, in the order in which they are given."""
 
@@ -116,6 +157,18 @@ def _boxes(sources: tuple[DataSet, ...], rows: npt.NDArray[np.int64]) -> npt.NDA
     return out
 
 
+def padded(
+    runs: Sequence[npt.NDArray[np.float32]],
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """B runs of boxes as one array (B, K, 4), with a mask (B, K) of those that are there."""
+    most = max((len(run) for run in runs), default=0)
+    boxes = np.zeros((len(runs), most, 4), np.float32)
+    mask = np.zeros((len(runs), most), np.bool_)
+    for i, run in enumerate(runs):
+        boxes[i, : len(run)], mask[i, : len(run)] = run, True
+    return boxes, mask
+
+
 def _other_boxes(
     sources: tuple[DataSet, ...], rows: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
@@ -123,12 +176,7 @@ def _other_boxes(
     for source, row in zip(sources, rows, strict=True):
         start, stop = source.index.box_start[row : row + 2]
         runs.append(source.index.boxes[start + 1 : stop])
-    most = max((len(run) for run in runs), default=0)
-    boxes = np.zeros((len(rows), most, 4), np.float32)
-    mask = np.zeros((len(rows), most), np.bool_)
-    for i, run in enumerate(runs):
-        boxes[i, : len(run)], mask[i, : len(run)] = run, True
-    return boxes, mask
+    return padded(runs)
 
 
 def prepare(
@@ -151,6 +199,31 @@ def prepare(
     plan = plan_batch(sets.tables, config.seed, epoch, start, count, step)
     if attempts:
         plan = with_substitutes(sets.tables, config.seed, epoch, plan, attempts)
+    sources = tuple(sets.sets[number] for number in plan.dataset)
+    others, mask = _other_boxes(sources, plan.search_row)
+    stored = Stored(
+        template=sources,
+        search=sources,
+        template_box=_boxes(sources, plan.template_row),
+        search_box=_boxes(sources, plan.search_row),
+        other_boxes=others,
+        other_mask=mask,
+    )
+    return augment(sets, config, epoch, plan, stored, step)
+
+
+def augment(
+    sets: Chosen[Any], config: PairConfig, epoch: int, plan: Plan, stored: Stored, step: int = 1
+) -> Work:
+    """Draw the parameters of planned pairs, by their sample numbers.
+
+    Parameters
+    ----------
+    sets, config : of the run
+    epoch, step : of the sample numbers, which are `step` apart
+    plan, stored : which pairs, and what is known of their pictures
+    """
+    start, count = int(plan.sample[0]), len(plan.sample)
     u_z = uniforms(config.seed, STREAM_TEMPLATE, epoch, start, count, DRAW_WIDTH, step)
     u_x = uniforms(config.seed, STREAM_SEARCH, epoch, start, count, DRAW_WIDTH, step)
 
@@ -159,33 +232,27 @@ def prepare(
         rows = [uniforms(config.seed, stream, epoch, i, 1, width) for i in plan.sample[at].tolist()]
         return np.concatenate(rows) if rows else np.empty((0, width))
 
-    sources = tuple(sets.sets[number] for number in plan.dataset)
-    template_boxes, search_boxes = (
-        _boxes(sources, plan.template_row),
-        _boxes(sources, plan.search_row),
-    )
     z, x = draw(
         config.recipe,
         plan.is_image,
         u_z,
         u_x,
-        template_boxes,
-        search_boxes,
+        stored.template_box,
+        stored.search_box,
         more,
         template_px=config.template_px,
         search_px=config.search_px,
         frame_px=sets.crop_size,
         grid=sets.grid,
     )
-    others, mask = _other_boxes(sources, plan.search_row)
-    mapped: Float = x.boxes(others)
+    mapped: Float = x.boxes(stored.other_boxes)
     return Work(
         epoch=epoch,
         plan=plan,
-        template=Crops(sources=sources, rows=plan.template_row, params=z),
-        search=Crops(sources=sources, rows=plan.search_row, params=x),
-        template_box=z.boxes(template_boxes),
-        search_box=x.boxes(search_boxes),
-        other_boxes=np.where(mask[..., None], mapped, 0).astype(np.float32),
-        other_mask=mask,
+        template=Crops(sources=stored.template, rows=plan.template_row, params=z),
+        search=Crops(sources=stored.search, rows=plan.search_row, params=x),
+        template_box=z.boxes(stored.template_box),
+        search_box=x.boxes(stored.search_box),
+        other_boxes=np.where(stored.other_mask[..., None], mapped, 0).astype(np.float32),
+        other_mask=stored.other_mask,
     )

@@ -16,8 +16,9 @@ label = "limit: read and region decode, as cpu does"
 class DecodeOnly(CpuBackend):
     """The ``cpu`` backend up to the decoded region; its batches stay as they were allocated."""
 
-    def _augment(self, *_: Any) -> None:
-        """Leave the picture; this is where the limit ends."""
+    def _crop(self, half: Any, i: int) -> None:
+        """Decode; this is where the limit ends."""
+        self._bench.decode(half.crops, i, half.regions[i])
 
 
 def batches(case: Case) -> Iterator[Served]:

@@ -1,7 +1,7 @@
-"""Extracted crops, one file each, through a plain torch DataLoader with a good kernel.
+"""Extracted crops, one file each, through a plain torch DataLoader with our kernel.
 
-simplejpeg decodes, OpenCV warps, pixels stay uint8; pairs, crops and colours are those of our plan,
-so this is our ``cpu`` backend's work on loose files and worker processes.
+Pixels stay uint8; pairs, crops and colours are those of our plan, so this is our ``cpu`` backend's
+work on loose files and worker processes, collated by torch.
 """
 
 from __future__ import annotations
@@ -12,19 +12,17 @@ from typing import Any
 
 import cv2
 import numpy as np
-import simplejpeg
+import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.case import Case, Served
 from benchmarks.derived import crop_path, files_folder
+from benchmarks.kernel import Kernel
 from benchmarks.pairs import whole_work
 from loaders.work import Crops
-from shards.geometry import index_affine
 
-label = "files (simplejpeg, DataLoader), uint8"
-
-_FLAGS = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+label = "files (our kernel, DataLoader), uint8"
 
 
 class FilePairs(Dataset[tuple[Any, ...]]):
@@ -35,6 +33,9 @@ class FilePairs(Dataset[tuple[Any, ...]]):
         self._folders = {
             id(source): files_folder(case.derived_folder, source.manifest) for source in sets.sets
         }
+        self._kernel = Kernel(sets.crop_size, self._read)
+        self._template_regions = self.work.template.params.decode_regions()
+        self._search_regions = self.work.search.params.decode_regions()
 
     def __len__(self) -> int:
         return len(self.work)
@@ -44,23 +45,19 @@ class FilePairs(Dataset[tuple[Any, ...]]):
         source = crops.sources[i]
         return self._folders[id(source)] / crop_path(source.index, int(crops.rows[i]))
 
-    def _crop(self, crops: Crops, i: int) -> torch.Tensor:
-        params = crops.params
-        picture = simplejpeg.decode_jpeg(self.path(crops, i).read_bytes(), "RGB")
-        out = cv2.warpAffine(
-            picture,
-            index_affine(params.frame_from_crop[i]),
-            (params.out_px, params.out_px),
-            flags=_FLAGS,
-            borderMode=cv2.BORDER_REPLICATE,
-        )
-        if params.colored[i]:
-            out = cv2.transform(out, params.color[i])
-        return torch.from_numpy(np.ascontiguousarray(out.transpose(2, 0, 1)))
+    def _read(self, crops: Crops, i: int) -> bytes:
+        return self.path(crops, i).read_bytes()
+
+    def _crop(self, crops: Crops, regions: npt.NDArray[np.int64], i: int) -> torch.Tensor:
+        side = crops.params.out_px
+        out = np.empty((3, side, side), np.uint8)
+        self._kernel.make(crops, i, regions[i], out)
+        return torch.from_numpy(out)
 
     def __getitem__(self, i: int) -> tuple[Any, ...]:
         work = self.work
-        template, search = self._crop(work.template, i), self._crop(work.search, i)
+        template = self._crop(work.template, self._template_regions, i)
+        search = self._crop(work.search, self._search_regions, i)
         return i, template, search, work.template_box[i], work.search_box[i], work.plan.positive[i]
 
 

@@ -99,9 +99,10 @@ class PublishedPairs(Dataset[tuple[Any, ...]]):
             ("x", plan.search_row[i], case.search_px),
         ):
             picture, stored = archive.read(int(row))
-            draw = draw_crop(RANGES[kind, half], self._rng)
+            side = picture.shape[0]
+            draw = draw_crop(RANGES[kind, half], self._rng, stored[0, :4], side)
             crops.append(apply(picture, draw, out_px))
-            boxes.append(map_boxes(stored, draw, picture.shape[0], out_px)[0])
+            boxes.append(map_boxes(stored, draw, side, out_px)[0])
         grey = bool(self._rng.random() < GREY_P)
         template, search = (normalise(crop, grey) for crop in crops)
         return i, template, search, boxes[0], boxes[1], bool(plan.positive[i])

@@ -14,6 +14,7 @@ from benchmarks.case import Case
 from benchmarks.contestants import CONTESTANTS, UNIT, load, named
 from benchmarks.contestants.files import FilePairs
 from benchmarks.contestants.zip_published import PublishedPairs
+from benchmarks.contestants.zip_tuned import MemoryZip, TunedBatches
 from benchmarks.derived import ensure, warm
 from benchmarks.pairs import pair_config, whole_work, works
 from loaders.sets import open_sets
@@ -115,10 +116,54 @@ def test_the_files_are_the_plans_pictures(case: Case) -> None:
             assert dataset.path(own, i).read_bytes() == bytes(crops.read(i))
 
 
-def test_files_and_ours_make_the_same_pixels(case: Case) -> None:
-    ours, files = load("cpu").batches(case), load("files").batches(case)
+def test_the_tuned_zip_gives_the_plans_pictures_and_boxes(case: Case) -> None:
+    dataset = TunedBatches(case)
+    sets = open_sets(pair_config(case))
+    for number, work in enumerate(works(case, sets)):
+        batch = dataset[number]
+        np.testing.assert_array_equal(batch.boxes[0], work.template_box)
+        np.testing.assert_array_equal(batch.boxes[1], work.search_box)
+        np.testing.assert_array_equal(batch.positive, work.plan.positive)
+        assert batch.template.is_contiguous()
+        assert batch.template.is_shared()
+        own = {one.manifest.name: one for one in dataset._sets.sets}
+        for crops in (work.template, work.search):
+            for i, source in enumerate(crops.sources):
+                archive = dataset._zips[id(own[source.manifest.name])]
+                assert bytes(archive.read(int(crops.rows[i]))) == bytes(crops.read(i))
+
+
+def test_a_zip_of_other_pictures_is_refused(case: Case) -> None:
+    (path,) = case.derived_folder.glob("coco-*/legacy/*.zip")
+    with pytest.raises(DataError, match="not the pictures of the data set"):
+        MemoryZip(path, np.array([1, 2]))
+
+
+def test_tuned_batches_stay_as_they_are_when_the_next_are_made(case: Case) -> None:
+    served = load("zip-tuned").batches(case)
+    first = next(served)
+    kept = first.template.clone(), first.search.clone()
+    for _ in range(5):
+        next(served)
+    assert torch.equal(first.template, kept[0])
+    assert torch.equal(first.search, kept[1])
+
+
+def test_the_tuned_zip_equals_the_reference(case: Case) -> None:
+    tuned, reference = load("zip-tuned").batches(case), load("reference").batches(case)
+    for _ in range(2):
+        a, b = next(tuned), next(reference)
+        for one, two in ((a.template, b.template), (a.search, b.search)):
+            gap = (one.int() - two.int()).abs()
+            assert gap.max() <= 4  # two decoders of JPEG, and a rounding of warp and colour each
+            assert gap.float().mean() < 0.3
+
+
+@pytest.mark.parametrize("name", ["files", "zip-tuned"])
+def test_files_and_zip_and_ours_make_the_same_pixels(case: Case, name: str) -> None:
+    ours, other = load("cpu").batches(case), load(name).batches(case)
     for _ in range(3):
-        a, b = next(ours), next(files)
+        a, b = next(ours), next(other)
         for one, two in ((a.template, b.template), (a.search, b.search)):
             gap = (one.int() - two.int()).abs()
             assert gap.max() <= 2  # region and whole decode are two decoders

@@ -6,12 +6,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import synthetic
 import torch
 
 from benchmarks.published import GREY_P, RANGES, CropDraw, apply, draw_crop, map_boxes, normalise
+from benchmarks.published_steps import (
+    KINDS,
+    Blur,
+    Occlusion,
+    blur,
+    coverage,
+    draw_blur,
+    draw_occlusion,
+    motion_kernel,
+    occlude,
+)
 from loaders.batch import normalise as our_normalise
 from loaders.config import PairConfig
 from loaders.recipe import Augment, Jitter, Params, Recipe
@@ -181,13 +193,14 @@ def test_input_is_not_changed() -> None:
 # ---- statistics --------------------------------------------------------------------------------
 
 DRAWS = 20_000
+TARGET = np.array([191.0, 191, 255, 255])
 
 
 @pytest.mark.parametrize(("kind", "half"), sorted(RANGES))
 def test_draws_have_the_recipes_statistics(kind: str, half: str) -> None:
     augment: Augment = getattr(Recipe(), f"{kind}_{half}")
     rng = np.random.Generator(np.random.PCG64([1, 2]))
-    draws = [draw_crop(RANGES[kind, half], rng) for _ in range(DRAWS)]
+    draws = [draw_crop(RANGES[kind, half], rng, TARGET, 446) for _ in range(DRAWS)]
 
     _assert_share([draw.flip for draw in draws], augment.flip)
     for name, log in (("brightness", 0), ("contrast", 1), ("hue", 0), ("saturation", 1)):
@@ -222,3 +235,149 @@ def _assert_uniform(values: np.ndarray, delta: float) -> None:
     expected = (ordered / delta + 1) / 2
     steps = np.arange(len(ordered)) / len(ordered)
     assert np.abs(expected - steps).max() < 1.95 / np.sqrt(len(ordered))
+
+
+# ---- occlusion and blur -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "half", "occlusion", "blurred"),
+    [("image", "z", 0, 0), ("image", "x", 0.1, 0.25), ("video", "z", 0, 0), ("video", "x", 0.1, 0)],
+)
+def test_occlusion_and_blur_are_as_frequent_as_published(
+    kind: str, half: str, occlusion: float, blurred: float
+) -> None:
+    rng = np.random.Generator(np.random.PCG64([3, 4]))
+    draws = [draw_crop(RANGES[kind, half], rng, TARGET, 446) for _ in range(DRAWS)]
+    _assert_share([draw.occlusion is not None for draw in draws], occlusion)
+    _assert_share([draw.blur is not None for draw in draws], blurred)
+
+
+def test_kinds_and_sizes_of_blur_have_the_published_weights() -> None:
+    rng = np.random.Generator(np.random.PCG64([5, 6]))
+    drawn = [draw_blur(rng) for _ in range(DRAWS)]
+    for kind, share in {"gaussian": 1, "average": 0.3, "down-up": 1, "motion": 1}.items():
+        _assert_share([one.kind == kind for one in drawn], share / 3.3)
+        _, amounts, shares = KINDS[kind]
+        assert sum(shares) == pytest.approx(1)
+        of_kind = [one.amount for one in drawn if one.kind == kind]
+        for amount, p in zip(amounts, shares, strict=True):
+            _assert_share([one == amount for one in of_kind], p)
+    motions = [one for one in drawn if one.kind == "motion"]
+    _assert_share([one.transposed for one in motions], 0.5)
+    _assert_uniform(np.array([one.direction for one in motions]), 1.0)
+
+
+def test_motion_kernels_are_lines_through_the_centre() -> None:
+    np.testing.assert_allclose(motion_kernel(5, 0.0, False)[2], 0.2)
+    np.testing.assert_allclose(np.diag(motion_kernel(5, 1.0, False)), 0.2)
+    np.testing.assert_allclose(np.diag(motion_kernel(5, -1.0, False)[::-1]), 0.2)
+    for side in (5, 19):
+        for direction in (-0.7, 0.3, 0.9):
+            kernel = motion_kernel(side, direction, False)
+            assert kernel.sum() == pytest.approx(1)
+            assert np.count_nonzero(kernel) == side
+            np.testing.assert_array_equal((kernel > 0).sum(0), 1)  # one tap a column
+            np.testing.assert_array_equal(kernel, kernel[::-1, ::-1])  # correlation = convolution
+            np.testing.assert_array_equal(motion_kernel(side, direction, True), kernel.T)
+
+
+def _impulse(side: int = 65) -> np.ndarray:
+    picture = np.zeros((side, side, 3), np.uint8)
+    picture[side // 2, side // 2] = 255
+    return picture
+
+
+@pytest.mark.parametrize("side", [3, 11, 19])
+def test_gaussian_has_the_published_sigma(side: int) -> None:
+    sigma = 0.3 * ((side - 1) / 2 - 1) + 0.8
+    taps = np.exp(-0.5 * ((np.arange(side) - side // 2) / sigma) ** 2)
+    taps /= taps.sum()
+    found = blur(_impulse(), Blur(kind="gaussian", amount=side))[..., 0].astype(float)
+    expected = 255 * np.outer(taps, taps)
+    low, high = 32 - side // 2, 33 + side // 2
+    assert np.abs(found[low:high, low:high] - expected).max() <= 1
+    assert found[0].max() == 0
+
+
+def test_average_motion_and_down_up_do_what_they_say() -> None:
+    picture = synthetic.picture(5, 446)
+    average = blur(picture, Blur(kind="average", amount=5)).astype(float)
+    window = picture[98:103, 198:203].astype(float).mean((0, 1))
+    assert np.abs(average[100, 200] - window).max() <= 1
+    motion = blur(picture, Blur(kind="motion", amount=7, direction=0.0))
+    line = picture[100, 197:204].astype(float).mean(0)
+    assert np.abs(motion[100, 200] - line).max() <= 1
+    down = cv2.resize(picture, (147, 147), interpolation=cv2.INTER_LINEAR)
+    up = blur(picture, Blur(kind="down-up", amount=0.33))
+    assert up.shape == picture.shape
+    again = cv2.resize(down, (446, 446), interpolation=cv2.INTER_LINEAR)
+    # OpenCV scales by the ratio and not by the rounded size
+    assert np.abs(up.astype(int) - again).mean() < 2
+    with pytest.raises(ValueError, match="no blur"):
+        blur(picture, Blur(kind="box", amount=3))
+
+
+def test_occluders_lie_where_the_rule_wants_them() -> None:
+    rng = np.random.Generator(np.random.PCG64([7, 8]))
+    drawn = [draw_occlusion(TARGET, 446, rng) for _ in range(2_000)]
+    there = [one for one in drawn if one is not None]
+    assert len(there) == len(drawn)  # for a target in the middle some candidate always fits
+    boxes = np.array([one.box for one in there], float)
+    hidden = coverage(boxes, TARGET)
+    over = hidden > 0
+    _assert_share(over.tolist(), 0.5)
+    assert hidden[over].min() >= 0.05
+    assert hidden[over].max() <= 0.5
+    _assert_share([one.source is not None for one in there], 0.5)
+    sources = np.array([one.source for one in there if one.source is not None], float)
+    assert coverage(sources, TARGET).max() == 0
+    for some in (boxes, sources):
+        sides = some[:, 2:] - some[:, :2]
+        assert sides.min() >= 35
+        assert sides.max() <= 97
+        assert np.abs((some[:, :2] + some[:, 2:]) / 2 - 223).max() <= 65
+    assert min(one.alpha for one in there) >= 0.6
+    assert max(abs(value) for one in there for value in one.color) <= 32
+
+
+def test_no_fitting_box_means_no_occlusion() -> None:
+    rng = np.random.Generator(np.random.PCG64([9, 9]))
+    everything = np.array([0.0, 0, 446, 446])  # nothing is outside, 96x96 px are 4.6 % of it
+    assert all(draw_occlusion(everything, 446, rng) is None for _ in range(50))
+
+
+def test_coverage_is_the_hidden_share() -> None:
+    boxes = np.array([[0, 0, 5, 10], [20, 20, 30, 30], [0, 0, 10, 10], [5, 5, 20, 20]], float)
+    found = coverage(boxes, np.array([0.0, 0, 10, 10]))
+    np.testing.assert_allclose(found, [0.5, 0, 1, 0.25])
+
+
+def test_occluding_changes_the_box_alone() -> None:
+    picture = synthetic.picture(6, 128)
+    before = picture.copy()
+    flat = occlude(picture, Occlusion(box=(10, 20, 50, 60), alpha=1.0, color=(5.0, 0.0, -300.0)))
+    np.testing.assert_array_equal(picture, before)
+    inside = flat[20:60, 10:50]
+    assert (inside == inside[0, 0]).all()
+    assert abs(int(inside[0, 0, 0]) - picture[..., 0].mean() - 5) <= 1
+    assert inside[0, 0, 2] == 0  # clipped, not wrapped
+    flat[20:60, 10:50] = picture[20:60, 10:50]
+    np.testing.assert_array_equal(flat, picture)
+
+    patch = Occlusion(box=(10, 20, 50, 60), alpha=0.75, source=(70, 70, 110, 110))
+    mixed = occlude(picture, patch)[20:60, 10:50]
+    expected = 0.75 * picture[70:110, 70:110] + 0.25 * picture[20:60, 10:50]
+    np.testing.assert_array_equal(mixed, expected.astype(np.uint8))
+
+
+def test_steps_come_in_the_published_order() -> None:
+    """Occlusion before the flip, so its box is mirrored; blur after the colour."""
+    picture = np.full((446, 446, 3), 100, np.uint8)
+    box = Occlusion(box=(100, 200, 140, 240), alpha=1.0, color=(50.0, 50.0, 50.0))
+    plain = apply(picture, CropDraw(occlusion=box), 446).numpy()
+    mirrored = apply(picture, CropDraw(occlusion=box, flip=True), 446).numpy()
+    np.testing.assert_allclose(mirrored, plain[:, :, ::-1], atol=0.01)
+    bright = CropDraw(occlusion=box, brightness=200.0, blur=Blur(kind="average", amount=9))
+    # 300 and 350 are both clipped to 255 before the blur, which then has no edge to soften
+    assert np.ptp(apply(picture, bright, 446).numpy()) < 0.01

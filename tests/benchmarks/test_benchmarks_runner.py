@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from click.testing import CliRunner, Result
 from benchmarks import child, report, result, runner, table
 from benchmarks.case import Case, Served
 from benchmarks.cli import main
-from benchmarks.contestants import BASELINE, CONTESTANTS, UNIT, Entry
+from benchmarks.contestants import BASELINES, CONTESTANTS, UNIT, Entry
 from benchmarks.runner import ContestantError, Outcome, run_once, run_rounds, summary
 from shards.errors import FormatError
 
@@ -32,7 +33,8 @@ def compared(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Resu
     folder = tmp_path_factory.mktemp("result")
     arguments = (
         f"loaders --data {data} --derived {folder / 'derived'} --pairs 10 --repeats 1 --workers 1 "
-        f"--batch-size 4 --template-px 127 --only cpu,zip-published --json {folder / 'out.json'}"
+        f"--batch-size 4 --template-px 127 --only cpu,zip-tuned,zip-published "
+        f"--json {folder / 'out.json'}"
     )
     return CliRunner().invoke(main, arguments.split()), folder / "out.json"
 
@@ -42,17 +44,17 @@ def test_end_to_end_prints_a_table_on_stdout(compared: tuple[Result, Path]) -> N
     assert outcome.exit_code == 0, outcome.output
     head, *lines = outcome.stdout.splitlines()
     assert head.split()[0] == "contestant"
-    assert "x zip-published" in head
+    assert head.index("x zip-tuned") < head.index("x zip-published")
     assert lines[0].startswith("siamstream cpu")
-    assert lines[1].startswith("zip-published")
-    assert lines[2].startswith("limit: whole decode")
+    assert {line.partition(" ")[0] for line in lines[1:3]} == {"zip-tuned", "zip-published"}
+    assert lines[3].startswith("limit: whole decode")
     assert "repeat 1/1" in outcome.stderr
     assert "repeat 1/1" not in outcome.stdout
 
 
 def test_end_to_end_json(compared: tuple[Result, Path], data: Path) -> None:
     run = result.read(compared[1], "loaders")
-    assert run["schema"] == 1
+    assert run["schema"] == 2
     assert run["command"].startswith("python -m benchmarks")
     assert run["config"] == {
         "data": str(data),
@@ -64,6 +66,7 @@ def test_end_to_end_json(compared: tuple[Result, Path], data: Path) -> None:
         "template_px": 127,
         "search_px": 255,
         "seed": 7,
+        "limit_s": 0.0,
     }
     assert {"cpu", "cores_usable", "versions", "commit", "python", "gpus"} <= set(
         run["environment"]
@@ -72,7 +75,9 @@ def test_end_to_end_json(compared: tuple[Result, Path], data: Path) -> None:
     assert (facts["name"], facts["frames"], facts["quality"]) == ("lasot", 18, 90)
     assert facts["mean_jpeg_kb"] > 1
     assert run["data"]["encoded_kb_per_pair"] == pytest.approx(2 * facts["mean_jpeg_kb"], rel=0.3)
-    assert [one["name"] for one in run["contestants"]] == ["cpu", "zip-published", "whole-decode"]
+    assert [one["name"] for one in run["contestants"]] == [
+        "cpu", "zip-tuned", "zip-published", "whole-decode"
+    ]  # fmt: skip
     for one in run["contestants"]:
         (repeat,) = one["repeats"]
         assert repeat["pairs"] == 12
@@ -80,12 +85,14 @@ def test_end_to_end_json(compared: tuple[Result, Path], data: Path) -> None:
         assert repeat["first_batch_s"] > 0
         assert repeat["memory_imports_mb"] > 10
         assert one["summary"]["pairs_per_s"]["median"] == repeat["pairs_per_s"]
-        assert 0 <= repeat["place"] < 3
-    ours, published, _ = run["contestants"]
+        assert 0 <= repeat["place"] < 4
+    ours, tuned, published, _ = run["contestants"]
+    assert tuned["repeats"][0]["pixel_type"] == "uint8"
+    assert tuned["repeats"][0]["pairs_per_s_x_zip_tuned"] == 1
     assert ours["repeats"][0]["pixel_type"] == "uint8"
     assert published["repeats"][0]["pixel_type"] == "float32"
     assert published["repeats"][0]["search_shape"] == [4, 3, 255, 255]
-    assert published["repeats"][0]["pairs_per_s_ratio"] == 1
+    assert published["repeats"][0]["pairs_per_s_x_zip_published"] == 1
 
 
 def test_a_result_makes_the_readmes_table_and_check_sees_when_it_is_stale(
@@ -98,7 +105,7 @@ def test_a_result_makes_the_readmes_table_and_check_sees_when_it_is_stale(
     (results / "loaders-cpu.json").write_bytes(compared[1].read_bytes())
     begin, end = "<!-- benchmarks:loaders:begin -->", "<!-- benchmarks:loaders:end -->"
     readme.write_text(f"# Top\n\n{begin}\nold\n{end}\n\nbottom\n")
-    arguments = ["report", "--readme", str(readme), "--results", str(results)]
+    arguments = ["report", "--root", str(tmp_path), "--results", str(results)]
     cli = CliRunner()
 
     stale = cli.invoke(main, [*arguments, "--check"])
@@ -134,7 +141,7 @@ def test_a_result_makes_the_readmes_table_and_check_sees_when_it_is_stale(
 def test_missing_markers_are_an_error(tmp_path: Path, text: str) -> None:
     (tmp_path / "README.md").write_text(text)
     with pytest.raises(FormatError, match="benchmarks:loaders"):
-        report.write(tmp_path / "README.md", tmp_path, check=False)
+        report.write(tmp_path, tmp_path, check=False)
     assert (tmp_path / "README.md").read_text() == text
 
 
@@ -145,7 +152,8 @@ def test_results_of_other_kinds_and_schemas_are_refused(tmp_path: Path) -> None:
         "[]",
         "{}",
         '{"schema": 99, "kind": "loaders"}',
-        '{"schema": 1, "kind": "x"}',
+        '{"schema": 1, "kind": "loaders"}',
+        '{"schema": 2, "kind": "x"}',
     ):
         path.write_text(text)
         with pytest.raises(FormatError, match=r"make it again with"):
@@ -157,7 +165,7 @@ def test_results_of_other_kinds_and_schemas_are_refused(tmp_path: Path) -> None:
 # ---- rounds, with contestants that are made up --------------------------------------------------
 
 CASE = Case(data="d", derived="e", pairs=8, batch_size=4, warmup_batches=2)
-SPEED = {"cpu": 400.0, BASELINE: 100.0, UNIT: 800.0, "files": 250.0}
+SPEED = {"cpu": 400.0, "zip-tuned": 200.0, "zip-published": 100.0, UNIT: 800.0, "files": 250.0}
 
 
 def _figures(pairs_per_s: float) -> dict[str, Any]:
@@ -179,24 +187,25 @@ def test_ratios_are_taken_within_a_repeat() -> None:
 
     def once(entry: Entry, _: Case) -> Outcome:
         calls.append(entry.name)
-        slower = (1.0, 0.25, 0.5)[(len(calls) - 1) // 3]  # the machine's mood of that repeat
+        slower = (1.0, 0.25, 0.5)[(len(calls) - 1) // 4]  # the machine's mood of that repeat
         return Outcome(label=entry.name, figures=_figures(SPEED[entry.name] * slower))
 
-    entries = _entries("cpu", BASELINE, UNIT)
+    entries = _entries("cpu", *BASELINES, UNIT)
     contestants, absent = run_rounds(entries, CASE, 3, lambda _: None, once)
     assert absent == []
     cpu = contestants[0]
     assert [run["repeat"] for run in cpu["repeats"]] == [0, 1, 2]
-    assert {run["pairs_per_s_ratio"] for run in cpu["repeats"]} == {4.0}
-    assert {run["cpu_ratio"] for run in cpu["repeats"]} == {0.25}
+    assert {run["pairs_per_s_x_zip_tuned"] for run in cpu["repeats"]} == {2.0}
+    assert {run["pairs_per_s_x_zip_published"] for run in cpu["repeats"]} == {4.0}
+    assert {run["cpu_ms_per_pair_x_zip_published"] for run in cpu["repeats"]} == {0.25}
     assert {run["decode_units_per_pair"] for run in cpu["repeats"]} == {4.0}
     assert cpu["summary"]["pairs_per_s"] == {
         "median": 200, "q1": 150, "q3": 300, "min": 100, "max": 400
     }  # fmt: skip
-    assert sorted(calls[:3]) == sorted(calls[3:6]) == sorted(entry.name for entry in entries)
+    assert sorted(calls[:4]) == sorted(calls[4:8]) == sorted(entry.name for entry in entries)
     rows = table.rows({"contestants": contestants})
     assert rows[0] == (
-        "cpu", "200 (100 to 400)", "4.00", "10.0", "4.00", "50.0", "0.10"
+        "cpu", "200 (100 to 400)", "2.00", "4.00", "10.0", "4.00", "50.0", "0.10"
     )  # fmt: skip
     assert rows[-1][0] == UNIT
     assert rows[-1][-2:] == ("-", "-")
@@ -207,9 +216,9 @@ def test_without_baseline_or_unit_there_are_no_ratios() -> None:
         return Outcome(label=entry.name, figures=_figures(SPEED[entry.name]))
 
     (files,), _ = run_rounds(_entries("files"), CASE, 1, lambda _: None, once)
-    assert "pairs_per_s_ratio" not in files["summary"]
-    ((_, _, ratio, _, units, _, _),) = table.rows({"contestants": [files]})
-    assert ratio == units == "-"
+    assert not [key for key in files["summary"] if "_x_" in key]
+    ((_, _, tuned, published, _, units, _, _),) = table.rows({"contestants": [files]})
+    assert tuned == published == units == "-"
 
 
 def test_absent_contestants_are_named_once_and_not_tried_again() -> None:
@@ -289,6 +298,15 @@ def test_measure_counts_pairs_after_the_warmup_and_closes() -> None:
     assert module.closed
 
 
+def test_a_time_limit_ends_the_clock_with_the_batch_under_way() -> None:
+    endless = replace(CASE, pairs=4_000_000, limit_s=0.05)
+    found = child.measure(_Counting(), endless)
+    assert 0.05 <= found["wall_s"] < 2
+    assert 0 < found["pairs"] < 4_000_000
+    done = replace(endless, pairs=found["pairs"])
+    assert found["samples_sha256"] == runner.expected_samples(done)
+
+
 def test_a_skipped_batch_changes_the_fingerprint() -> None:
     found = child.measure(_Counting(skip=4), CASE)
     assert found["samples_sha256"] != runner.expected_samples(CASE)
@@ -311,7 +329,9 @@ def test_an_unknown_module_makes_a_contestant_absent() -> None:
 # ---- command line -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["data", "loaders", "limits", "report"])
+@pytest.mark.parametrize(
+    "command", ["data", "loaders", "limits", "bars", "memory", "costs", "report"]
+)
 def test_help_ends_with_an_example(command: str) -> None:
     outcome = CliRunner().invoke(main, [command, "--help"])
     assert outcome.exit_code == 0
@@ -321,7 +341,17 @@ def test_help_ends_with_an_example(command: str) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    ["loaders --pairs 0", "loaders --only nobody", "data --gb 0", "limits --batches 0", "nonsense"],
+    [
+        "loaders --pairs 0",
+        "loaders --only nobody",
+        "data --gb 0",
+        "limits --batches 0",
+        "bars --repeats 0",
+        "memory --gb 1",
+        "memory --gb 1,x",
+        "memory --gb 0,1",
+        "nonsense",
+    ],
 )
 def test_usage_errors_exit_2(arguments: str) -> None:
     assert CliRunner().invoke(main, arguments.split()).exit_code == 2
@@ -334,10 +364,12 @@ def test_no_data_is_one_line_and_exit_1(tmp_path: Path) -> None:
     assert "none" in outcome.stderr
 
 
-def test_every_section_of_the_readme_comes_from_a_committed_result() -> None:
+def test_every_section_of_the_documents_comes_from_a_committed_result() -> None:
     root = Path(report.__file__).parents[1]
-    text = report.update(
-        (root / "README.md").read_text(), root / "benchmarks" / "results", "README"
+    results = root / "benchmarks" / "results"
+    text = "".join(
+        report.update((root / document).read_text(), document, results, document)
+        for document in {section.document for section in report.SECTIONS}
     )
-    for words in ("zip-published", "open an index of 1,000,000 rows", "inside 1080p"):
+    for words in ("zip-published", "open an index of 1,000,000 rows", "inside 1080p", "filter2D"):
         assert words in text

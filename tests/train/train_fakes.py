@@ -53,7 +53,9 @@ class FakeLoader:
     data = "a"  # stands for the fingerprint of the data
     grid = "edge"
 
-    def __init__(self, config, rank=0, world_size=1, device="cpu", *, batch_size=32) -> None:
+    def __init__(
+        self, config, rank=0, world_size=1, device="cpu", *, batch_size=32, command=None
+    ) -> None:
         self.config, self.rank, self.world_size = config, rank, world_size
         self.batch_size, self.device = batch_size, device
         self.epoch, self.consumed = 0, 0
@@ -113,6 +115,7 @@ class FakeLoader:
             "missing": ["coco"],
             "warnings": ["no coco: going on with lasot 1"],
             "grid": self.grid,
+            "storage": "fake",
             "backend": "fake",
         }
 

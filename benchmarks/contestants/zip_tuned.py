@@ -1,0 +1,162 @@
+"""The old way done as well as we can: zip in memory, the best kernel, uint8, worker processes.
+
+The honest rival of shards on disk. The whole zip is one buffer that forked workers share; where a
+member lies is a NumPy table, not a million ZipInfo objects. A worker of torch's DataLoader makes a
+whole batch at once: it plans it, decodes and augments with `benchmarks.kernel` straight into one
+block of shared memory, and only a handle goes to the consumer. The block is a fresh one for every
+batch, which is torch's own way and lets the consumer keep what it was given; its page faults are
+the price of processes. One OpenCV thread a worker; glibc's moving mmap threshold, which lets such
+workers grow by gigabytes, is pinned. Pairs, crops, colours and the layout of the pixels are those
+of our ``cpu`` backend. In its favour: it does not check the bytes that it reads.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from benchmarks.case import Case, Served
+from benchmarks.derived import legacy_folder
+from benchmarks.kernel import Kernel
+from benchmarks.pairs import pair_config
+from loaders.sets import open_sets
+from loaders.work import Crops, prepare
+from shards.errors import DataError
+from shards.legacy import legacy_names
+from shards.zip_members import STORED, members
+
+label = "zip-tuned (zip in memory, our kernel, shared memory), uint8"
+
+PREFETCH = 4  # batches a worker makes ahead: ours makes as many
+_MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # of glibc's mallopt
+_LOCAL_HEADER = 30
+
+
+class MemoryZip:
+    """A zip of stored members in one buffer, found by row of the index.
+
+    Parameters
+    ----------
+    path : of the zip
+    sizes : (N,) of the pictures by row; the zip has the same in the same order
+
+    Raises
+    ------
+    DataError : if it has not
+    """
+
+    def __init__(self, path: Path, sizes: npt.NDArray[Any]) -> None:
+        table = np.array(
+            [(one.header, one.size, one.method) for one in members(path)], np.int64
+        ).reshape(-1, 3)
+        if not np.array_equal(table[:, 1], sizes) or (table[:, 2] != STORED).any():
+            raise DataError(
+                f"{path}: not the pictures of the data set, stored and in its order; remove the "
+                "folder to have it made again"
+            )
+        self._buffer = np.fromfile(path, np.uint8)
+        self._view = memoryview(self._buffer)
+        # name and extra field lie between a member's own header and its data
+        lengths = self._buffer[table[:, :1] + np.arange(26, 30)].view("<u2").astype(np.int64)
+        self._start = table[:, 0] + _LOCAL_HEADER + lengths.sum(1)
+        self._stop = self._start + table[:, 1]
+
+    def read(self, row: int) -> memoryview:
+        """Encoded picture of a row; nothing is copied."""
+        return self._view[self._start[row] : self._stop[row]]
+
+
+class Batch(NamedTuple):
+    """What a worker sends: pixels as handles of shared memory, the rest by value."""
+
+    sample: npt.NDArray[np.int64]
+    template: torch.Tensor
+    search: torch.Tensor
+    boxes: tuple[npt.NDArray[Any], ...]
+    positive: npt.NDArray[np.bool_]
+
+
+class TunedBatches(Dataset[Batch]):
+    """Batch k of the plan, made when it is asked for."""
+
+    def __init__(self, case: Case) -> None:
+        self._case, self._config = case, pair_config(case)
+        self._sets = open_sets(self._config)
+        self._zips: dict[int, MemoryZip] = {}
+        for source in self._sets.sets:
+            name, _ = legacy_names(source.manifest.name)
+            path = legacy_folder(case.derived_folder, source.manifest) / name
+            self._zips[id(source)] = MemoryZip(path, source.index.size)
+        self._kernel = Kernel(self._sets.crop_size, self.read)
+
+    def __len__(self) -> int:
+        return self._case.planned_batches
+
+    def read(self, crops: Crops, i: int) -> memoryview:
+        """Encoded picture of crop i."""
+        return self._zips[id(crops.sources[i])].read(int(crops.rows[i]))
+
+    def __getitem__(self, number: int) -> Batch:
+        case = self._case
+        work = prepare(self._sets, self._config, 0, number * case.batch_size, case.batch_size)
+        return Batch(
+            work.plan.sample,
+            *self._pixels(work.template, work.search),
+            (work.template_box, work.search_box, work.other_boxes, work.other_mask),
+            work.plan.positive,
+        )
+
+    def _pixels(self, *halves: Crops) -> list[torch.Tensor]:
+        shapes = [(len(half), 3, half.params.out_px, half.params.out_px) for half in halves]
+        sizes = [int(np.prod(shape)) for shape in shapes]
+        # what torch's own collate function does in a worker, once for both halves of the batch
+        storage = torch.UntypedStorage._new_shared(sum(sizes))
+        block = torch.empty(0, dtype=torch.uint8).set_(storage)
+        parts = block.split(sizes)
+        out = [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+        for half, pixels in zip(halves, out, strict=True):
+            self._fill(half, pixels.numpy())
+        return out
+
+    def _fill(self, crops: Crops, out: npt.NDArray[np.uint8]) -> None:
+        regions = crops.params.decode_regions()
+        for i in range(len(crops)):
+            self._kernel.make(crops, i, regions[i], out[i])
+
+
+def start_worker(_: int) -> None:
+    """Set up a worker process."""
+    cv2.setNumThreads(1)
+    libc = ctypes.CDLL(None)
+    # Fixed: glibc would raise it with every large block freed and keep those blocks in its heap.
+    libc.mallopt(_MMAP_THRESHOLD, 1_000_000)
+    # A decoded picture that is freed stays in the heap, so that the next one costs no page faults.
+    libc.mallopt(_TRIM_THRESHOLD, 16_000_000)
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
+
+
+def batches(case: Case) -> Iterator[Served]:
+    """Uint8 batches of torch's DataLoader."""
+    loader: DataLoader[Any] = DataLoader(
+        TunedBatches(case),
+        batch_size=None,  # the data set makes whole batches
+        collate_fn=_as_it_is,
+        num_workers=case.threads,
+        prefetch_factor=PREFETCH,
+        persistent_workers=True,
+        worker_init_fn=start_worker,
+        multiprocessing_context="fork",  # workers share the zip's pages
+    )
+    for batch in loader:
+        yield Served(batch.sample.tolist(), batch.template, batch.search)

@@ -1,0 +1,368 @@
+"""``python -m loaders doctor``: how fast each stage is on this machine, and which one to change.
+
+Every stage is measured alone, on pairs that the plan names, for one thread and for the configured
+number: *storage* (reads and checks, as found and again), *decode* (as the backend does; a whole
+decode beside it), *augment* (what the backend takes beyond those two), *plan*, *hand-over* (to the
+device, normalised), and then the whole loader. `loaders.advice` draws the conclusion.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import simplejpeg
+import torch
+
+from configs.strict import ConfigError
+from loaders.advice import Setting, Stage, advice, bottleneck, facts_of, notes
+from loaders.batch import normalise, torch_dtype
+from loaders.config import PairConfig
+from loaders.cpu import Bench, usable_cores
+from loaders.loader import PairLoader, make_backend
+from loaders.reference import decode as decode_with_pillow
+from loaders.sets import DataSets, open_sets
+from loaders.timing import pairs_per_s
+from loaders.work import Crops, Work, prepare
+from shards.errors import BadSample
+
+__all__ = ["Examination", "examine"]
+
+PAIRS = 256  # that the stages work on
+_MEASUREMENTS = 12  # that share the time
+_BATCHES = 4  # that the backend makes again and again
+_FEWEST = 3  # batches of the whole loader
+_COLD = 0.1  # more than this share of the bytes came from disk
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Examination:
+    """What the doctor found.
+
+    Attributes
+    ----------
+    setting : configuration and machine
+    stages : in the order of a pair's way
+    whole_decode : pairs a second of plain whole decoding, one and all threads
+    storage : ``mb_per_s``, ``us_per_picture`` as found and again (``*_warm``), ``cold``
+    loader : pairs a second of the whole loader, one and all threads
+    warnings : of opening the data
+    batch_size : pairs of a batch
+    """
+
+    setting: Setting
+    stages: tuple[Stage, ...]
+    whole_decode: tuple[float, float]
+    storage: dict[str, Any]
+    loader: tuple[float, float]
+    warnings: tuple[str, ...]
+    batch_size: int
+
+    def facts(self) -> dict[str, Any]:
+        """Return everything as JSON values."""
+        slowest, setting = bottleneck(self.stages), self.setting
+        return {
+            "setting": {name: getattr(setting, name) for name in Setting.__dataclass_fields__},
+            "batch_size": self.batch_size,
+            "stages": [facts_of(stage) for stage in self.stages],
+            "whole_decode_pairs_per_s_one_thread": self.whole_decode[0],
+            "whole_decode_pairs_per_s": self.whole_decode[1],
+            "storage": self.storage,
+            "loader_pairs_per_s_one_thread": self.loader[0],
+            "loader_pairs_per_s": self.loader[1],
+            "bottleneck": slowest.name,
+            "advice": advice(slowest.name, setting),
+            "notes": list(self.notes()),
+            "warnings": list(self.warnings),
+        }
+
+    def notes(self) -> tuple[str, ...]:
+        """Say what makes the figures less certain."""
+        one, all_threads = self.loader
+        return notes(self.setting, all_threads, self.stages, all_threads / one)
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """Crops whose bytes are in memory already."""
+
+    crops: Crops
+    data: dict[tuple[int, int], bytes]
+
+    def read(self, i: int) -> bytes:
+        return self.data[id(self.crops), i]
+
+    def bad(self, i: int, reason: str) -> BadSample:
+        return self.crops.bad(i, reason)
+
+
+def _disk_bytes() -> int | None:
+    """Bytes that this process caused to be read from disk; None where the system does not say."""
+    try:
+        lines = Path("/proc/self/io").read_text().splitlines()
+    except OSError:
+        return None
+    return next(int(line.split()[1]) for line in lines if line.startswith("read_bytes"))
+
+
+def _available_bytes() -> int:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if "MemAvailable" in line), 0)
+
+
+class _Doctor:
+    """One examination: the data, the pairs, and the time that each measurement may take."""
+
+    def __init__(
+        self, config: PairConfig, device: torch.device, batch_size: int, seconds: float
+    ) -> None:
+        self.config, self.device, self.batch_size = config, device, batch_size
+        self.limit_s = seconds / _MEASUREMENTS
+        self.threads = config.threads or usable_cores()
+        self.sets: DataSets = open_sets(config)
+        self.work: Work = prepare(self.sets, config, 0, 0, PAIRS)
+        self.halves = (self.work.template, self.work.search)
+        self.data: dict[tuple[int, int], bytes] = {}
+
+    def both(self, measure: Callable[[int], float]) -> tuple[float, float]:
+        """Measure with one thread and with all."""
+        one = measure(1)
+        return one, measure(self.threads) if self.threads > 1 else one
+
+    def rate(
+        self, task: Callable[[int], object], threads: int = 1, most: int | None = None
+    ) -> float:
+        """Pairs a second of a task, see `pairs_per_s`."""
+        return pairs_per_s(task, threads, self.limit_s, self.config.timeout_s, most)
+
+    # ---- storage --------------------------------------------------------------------------------
+
+    def _read(self, first: int, number: int) -> None:
+        i = first + number
+        for half in self.halves:
+            self.data[id(half), i] = bytes(half.read(i))
+
+    def _read_pass(self, first: int, count: int, threads: int) -> float:
+        drawn = self.work.plan.dataset[first : first + count]
+        for half in self.halves:
+            for number, source in enumerate(self.sets.sets):
+                rows = half.rows[first : first + count]
+                source.storage.will_need(source.ranges(rows[drawn == number]))
+        return self.rate(partial(self._read, first), threads, count)
+
+    def storage(self) -> tuple[Stage, tuple[float, float], dict[str, Any]]:
+        """Read every pair once as found, then those of the first pass again."""
+        middle, before = PAIRS // 2, _disk_bytes()
+        # two halves, so that the second number of threads finds its pictures unread too
+        one = self._read_pass(0, middle, 1)
+        every = self._read_pass(middle, PAIRS - middle, self.threads)
+        read = sum(len(data) for data in self.data.values())
+        after = _disk_bytes()
+        cold = None if before is None or after is None else after - before > _COLD * read
+        # nothing but what was read: a slow storage is not asked for all of it again
+        there = self._there()
+
+        def again(number: int) -> None:
+            self._read(0, there[number % len(there)])
+
+        warm = self.both(partial(self.rate, again))
+        mean = read / len(self.data)
+        facts = {
+            "cold": cold,
+            "mean_picture_kb": mean / 1e3,
+            "mb_per_s": 2 * every * mean / 1e6,
+            "us_per_picture": 1e6 / (2 * every),
+            "mb_per_s_warm": 2 * warm[1] * mean / 1e6,
+            "us_per_picture_warm": 1e6 / (2 * warm[1]),
+        }
+        return Stage(name="storage", one_thread=one, all_threads=every), warm, facts
+
+    # ---- decode and augment ---------------------------------------------------------------------
+
+    def _there(self) -> list[int]:
+        """Pairs whose bytes are in memory: all, unless the storage was too slow."""
+        z, x = (id(half) for half in self.halves)
+        return [i for i in range(PAIRS) if (z, i) in self.data and (x, i) in self.data]
+
+    def whole_decode(self) -> tuple[float, float]:
+        """Decode whole pictures with simplejpeg, whatever the backend does."""
+        there = self._there()
+
+        def decode(number: int) -> None:
+            for half in self.halves:
+                data = self.data[id(half), there[number % len(there)]]
+                simplejpeg.decode_jpeg(data, "RGB")
+
+        return self.both(partial(self.rate, decode))
+
+    def decode(self, backend: str) -> tuple[float, float]:
+        """Decode as a backend on the CPU does: what the crop touches, or with Pillow all."""
+        there, bench = self._there(), Bench(self.sets.crop_size)
+        halves = [(half, half.params.decode_regions()) for half in self.halves]
+
+        def decode(number: int) -> None:
+            i = there[number % len(there)]
+            for half, regions in halves:
+                if backend == "reference":
+                    decode_with_pillow(self.data[id(half), i])
+                else:
+                    held: Any = _Held(half, self.data)
+                    bench.decode(held, i, regions[i])
+
+        if backend == "reference":  # has one thread whatever is configured
+            one = self.rate(decode)
+            return one, one
+        return self.both(partial(self.rate, decode))
+
+    def backend(self, threads: int) -> tuple[str, float, tuple[torch.Tensor, torch.Tensor]]:
+        """Pairs a second of the backend alone; its name and its last batch."""
+        config, size = replace(self.config, threads=threads), self.batch_size
+        name, backend = make_backend(config, self.sets, size, self.device)
+        works = [prepare(self.sets, config, 0, n * size, size) for n in range(_BATCHES)]
+        waiting = [backend.start(works[0])]
+        pixels = None
+        done, started = 0, time.perf_counter()
+        try:
+            for number in itertools.count(1):
+                waiting.append(backend.start(works[number % len(works)]))
+                pixels = backend.finish(waiting.pop(0), config.timeout_s)
+                if number == 1:  # the first one starts threads and decoders
+                    started = time.perf_counter()
+                else:
+                    done += size
+                    if time.perf_counter() - started > self.limit_s:
+                        break
+            per_s = done / (time.perf_counter() - started)
+            backend.finish(waiting.pop(0), config.timeout_s)
+        finally:
+            backend.close()
+        assert pixels is not None
+        return name, per_s, pixels
+
+    def backends(self) -> tuple[str, float, float, tuple[torch.Tensor, torch.Tensor]]:
+        """Name of the backend, pairs a second with one thread and with all, and a batch of it."""
+        name, one, pixels = self.backend(1)
+        every = one
+        if self.threads > 1:
+            _, every, pixels = self.backend(self.threads)
+        return name, one, every, pixels
+
+    def pooled(self, name: str, warm: Sequence[float], rates: Sequence[float]) -> list[Stage]:
+        """Decode and augment: what a backend takes beyond reading, and beyond decoding.
+
+        Parameters
+        ----------
+        name : of the backend
+        warm, rates : pairs a second of reading again and of the backend, one and all threads
+        """
+        if name == "dali":  # one graph on the GPU does both
+            one, every = (_beyond(*parts) for parts in zip(rates, warm, strict=True))
+            return [Stage(name="decode", one_thread=one, all_threads=every)]
+        decode = self.decode(name)
+        one, every = (_beyond(*parts) for parts in zip(rates, warm, decode, strict=True))
+        return [
+            Stage(name="decode", one_thread=decode[0], all_threads=decode[1]),
+            Stage(name="augment", one_thread=one, all_threads=every),
+        ]
+
+    # ---- beside the pool ------------------------------------------------------------------------
+
+    def plan(self) -> float:
+        """Pairs a second of planning and drawing."""
+
+        def batch(number: int) -> None:
+            prepare(self.sets, self.config, 1, number * self.batch_size, self.batch_size)
+
+        return self.batch_size * self.rate(batch)
+
+    def hand_over(self, pixels: Sequence[torch.Tensor]) -> float:
+        """Pairs a second to the device, normalised if the configuration says so."""
+        cuda, dtype = self.device.type == "cuda", torch_dtype(self.config.pixels)
+
+        def batch(_: int) -> None:
+            for one in pixels:
+                there = one.device.type == self.device.type
+                moved = one if there else one.pin_memory().to(self.device, non_blocking=True)
+                if dtype != torch.uint8:
+                    normalise(moved, dtype)
+            if cuda:
+                torch.cuda.synchronize()
+
+        return self.batch_size * self.rate(batch)
+
+    def loader(self, threads: int) -> float:
+        """Pairs a second of the whole loader."""
+        config = replace(self.config, threads=threads)
+        with PairLoader(config, device=self.device, batch_size=self.batch_size) as loader:
+            for _ in range(2):  # threads and decoders are made now
+                next(loader)
+            started, batches = time.perf_counter(), 0
+            while batches < _FEWEST or time.perf_counter() - started < self.limit_s:
+                next(loader)
+                batches += 1
+            return batches * self.batch_size / (time.perf_counter() - started)
+
+
+def _beyond(whole: float, *parts: float) -> float:
+    """Pairs a second of what is left of a whole when its parts are done."""
+    left_s = 1 / whole - sum(1 / part for part in parts)
+    return 1 / max(left_s, 0.01 / whole)  # noise can leave nothing
+
+
+def examine(
+    config: PairConfig, device: torch.device, batch_size: int = 32, seconds: float = 6.0
+) -> Examination:
+    """Measure every stage.
+
+    Parameters
+    ----------
+    config : the ``data:`` section
+    device : where batches go
+    batch_size : pairs of a batch
+    seconds : for all measurements, about
+
+    Raises
+    ------
+    DataError, MismatchError, FormatError, BadSample, StorageError : as the loader does
+    ConfigError : if the backend needs another device
+    """
+    if config.storage == "sequential":
+        raise ConfigError(
+            "data.storage 'sequential': single pictures are read here, which a stream has not; "
+            "examine the same data with --set data.storage=shards, where they are on a disk"
+        )
+    doctor = _Doctor(config, device, batch_size, seconds)
+    storage, warm, storage_facts = doctor.storage()
+    name, *rates, pixels = doctor.backends()
+    pooled = doctor.pooled(name, warm, rates)
+    rest = {"plan": doctor.plan(), "hand-over": doctor.hand_over(pixels)}
+    beside = [Stage(name=stage, one_thread=rate, all_threads=rate) for stage, rate in rest.items()]  # type: ignore[arg-type]
+    sets = doctor.sets.sets
+    return Examination(
+        setting=Setting(
+            backend=name,
+            pixels=config.pixels,
+            template_px=config.template_px,
+            threads=doctor.threads,
+            cores=usable_cores(),
+            cuda=torch.cuda.is_available(),
+            cold=storage_facts["cold"],
+            pictures=sum(len(source.index) for source in sets),
+            data_bytes=sum(int(source.index.size.sum(dtype="int64")) for source in sets),
+            memory_bytes=_available_bytes(),
+        ),
+        stages=(storage, *pooled, *beside),
+        whole_decode=doctor.whole_decode(),
+        storage=storage_facts,
+        loader=doctor.both(doctor.loader),
+        warnings=doctor.sets.warnings,
+        batch_size=batch_size,
+    )

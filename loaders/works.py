@@ -1,0 +1,125 @@
+"""Where a loader's batches come from before they have pixels: a plan, or a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Protocol
+
+from configs.strict import ConfigError
+from loaders.config import PairConfig
+from loaders.sets import Chosen, DataSets, open_sets
+from loaders.work import Work, prepare
+from shards.errors import MismatchError
+
+__all__ = ["NO_ATTEMPTS", "Attempts", "Planned", "Works", "open_works"]
+
+
+Attempts = Mapping[int, int]
+NO_ATTEMPTS: Attempts = MappingProxyType({})
+
+
+class Works(Protocol):
+    """Makes the batches of one rank, in the planner's thread."""
+
+    @property
+    def sets(self) -> Chosen[Any]:
+        """Data sets of the run."""
+
+    def make(self, epoch: int, consumed: int, attempts: Attempts = NO_ATTEMPTS) -> Work:
+        """Make the rank's part of the batch that begins after `consumed` samples of an epoch.
+
+        `attempts` says which pairs to replace, by position (`loaders.plan.with_substitutes`).
+        """
+
+    def state(self) -> dict[str, Any]:
+        """What a loader's state has to say beyond its position."""
+
+    def check(self, state: Mapping[str, Any]) -> None:
+        """Refuse a state that these works cannot go on from; raises `MismatchError`."""
+
+    def heard(self) -> float:
+        """When a `make` under way last came on, of `time.perf_counter`; 0: not known."""
+
+    def stop(self) -> None:
+        """Make a `make` under way end soon; called from another thread."""
+
+    def close(self) -> None:
+        """Give back what is open; no `make` is under way."""
+
+
+class Planned:
+    """Batches of the plan: any position at once, and storage is told what it will be asked.
+
+    Parameters
+    ----------
+    sets, config : of the run
+    rank, world_size, batch_size : which samples are this rank's
+    """
+
+    def __init__(
+        self, sets: DataSets, config: PairConfig, rank: int, world_size: int, batch_size: int
+    ) -> None:
+        self.sets, self._config = sets, config
+        self._rank, self._world_size = rank, world_size
+        self._count = len(range(rank, batch_size, world_size))
+
+    def make(self, epoch: int, consumed: int, attempts: Attempts = NO_ATTEMPTS) -> Work:
+        """Plan a batch and tell the storage."""
+        start, step = consumed + self._rank, self._world_size
+        work = prepare(self.sets, self._config, epoch, start, self._count, step, attempts)
+        for number, source in enumerate(self.sets.sets):
+            drawn = work.plan.dataset == number
+            for crops in (work.template, work.search):
+                source.storage.will_need(source.ranges(crops.rows[drawn]))
+        return work
+
+    def state(self) -> dict[str, Any]:
+        """Nothing: a position is enough."""
+        return {}
+
+    def check(self, state: Mapping[str, Any]) -> None:
+        """Refuse the state of a stream."""
+        if "sequential" in state:
+            raise MismatchError(
+                "the state is that of data.storage=sequential, whose pairs are others than the "
+                "plan's; go on with --set data.storage=sequential"
+            )
+
+    def heard(self) -> float:
+        """Nothing takes long, so nothing is told."""
+        return 0.0
+
+    def stop(self) -> None:
+        """Nothing runs long."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def open_works(
+    config: PairConfig, rank: int, world_size: int, batch_size: int, command: str | None = None
+) -> Works:
+    """Open the data sets of a configuration for one rank.
+
+    Parameters
+    ----------
+    config : the ``data:`` section
+    rank, world_size, batch_size : which samples are this rank's
+    command : from the command line, in place of ``config.path``
+    """
+    if config.storage == "sequential":
+        if config.max_bad_fraction:
+            raise ConfigError(
+                "data.max_bad_fraction: a pair of a stream has no substitute, because the pictures "
+                "that it would need may be gone; leave it at 0 with data.storage=sequential"
+            )
+        from loaders.sequential import Sequential
+
+        return Sequential(config, rank, world_size, batch_size, command)
+    if command is not None:
+        raise ConfigError(
+            "a 'pipe:' command can only be read from start to end: give --set "
+            "data.storage=sequential"
+        )
+    return Planned(open_sets(config), config, rank, world_size, batch_size)
