@@ -17,14 +17,12 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
 
 from loaders.plan import MAX_SUBSTITUTES
 from loaders.work import Work
 from shards.errors import BadSample, TooManyBadSamples
 
-__all__ = ["Begun", "Faults", "allowed"]
+__all__ = ["Faults", "allowed"]
 
 FLOOR = 1000  # pairs that a budget is of at least
 SHOWN = 20  # damaged samples that are named one by one
@@ -37,25 +35,6 @@ def allowed(fraction: float, pairs: int) -> int:
     if not fraction:
         return 0
     return max(1, math.floor(fraction * max(pairs, FLOOR) + 1e-9))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Begun:
-    """A batch that a backend has begun, or refused.
-
-    Attributes
-    ----------
-    position : epoch, and samples of it before the batch
-    attempts : by position in the batch, which substitute stands there
-    handle : the backend's; None if it refused
-    error : why it refused
-    """
-
-    position: tuple[int, int]
-    attempts: Mapping[int, int]
-    work: Work
-    handle: Any = None
-    error: BadSample | None = None
 
 
 class Faults:
@@ -125,7 +104,7 @@ class Faults:
 
         Parameters
         ----------
-        attempts : of the batch, see `Begun`
+        attempts : of the batch, see `loaders.batches.Begun`
         pairs : of the batch
 
         Raises
@@ -153,3 +132,12 @@ class Faults:
         """Count a batch that is handed over."""
         self.pairs += pairs
         self.replaced += len(attempts)
+
+    def sum_up(self) -> None:
+        """Tell how many pairs were replaced in all, if any."""
+        if self.replaced:
+            _log.warning(
+                "%s of %s pairs were replaced, because of %s damaged sample(s); 'python -m shards "
+                "verify DIR' lists all of a data set",
+                *(f"{n:,}" for n in (self.replaced, self.pairs, len(self._found))),
+            )

@@ -6,20 +6,20 @@ import hashlib
 import json
 import time
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import torch
 
 from configs.strict import ConfigError
 from loaders.batch import PairBatch, normalise, torch_dtype
+from loaders.batches import Batches, Begun
 from loaders.config import BackendName, PairConfig
-from loaders.faults import Begun, Faults
-from loaders.plan import MAX_SUBSTITUTES
+from loaders.faults import Faults
 from loaders.sets import Chosen
 from loaders.threads import Threads
 from loaders.work import CLOSE_S, Backend
@@ -124,6 +124,7 @@ class PairLoader:
         self.backend_name, self._backend = make_backend(config, self.sets, own, self.device)
         self._planner = Threads(1, "planner")
         self._faults = Faults(config.max_bad_fraction)
+        self._batches = Batches(self._works, self._backend, self._faults)
         self._ahead: deque[Future[Begun]] = deque()
         self._next = self._position = (0, 0)  # to be planned next; to be handed over next
         self._totals = {"batches": 0, "pairs": 0, "wait_s": 0.0}
@@ -150,38 +151,9 @@ class PairLoader:
             return epoch + 1, 0
         return epoch, consumed
 
-    def _plan(self, position: tuple[int, int], attempts: Mapping[int, int]) -> Begun:
-        """Plan a batch, without samples known to be damaged, and tell the storage."""
-        while True:
-            work = self._works.make(*position, attempts)
-            known = self._faults.known_in(work)
-            if not known:
-                return Begun(position=position, attempts=attempts, work=work)
-            attempts = _next(attempts, known)
-            if max(attempts.values()) > MAX_SUBSTITUTES:
-                self._faults.check(attempts, len(work))
-
-    def _make(self, position: tuple[int, int], attempts: Mapping[int, int]) -> Begun:
-        """Plan and begin a batch; in the planner's thread, as all that may read."""
-        planned = self._plan(position, attempts)
-        try:
-            return replace(planned, handle=self._backend.start(planned.work))
-        except BadSample as error:
-            return replace(planned, error=error)
-
-    def _mend(self, begun: Begun, error: BadSample) -> Begun:
-        """Begin a batch again, without the pair that has a damaged picture and others like it."""
-        self._faults.note(error, begun.work)
-        bad = {error.pair}
-        if error.stored:  # other pictures may be damaged alike, and are found all at once
-            bad |= self._faults.survey(begun.work)
-        attempts = _next(begun.attempts, bad)
-        self._faults.check(attempts, len(begun.work))
-        return self._make(begun.position, attempts)
-
     def _fill(self) -> None:
         while len(self._ahead) < self.config.prefetch:
-            self._ahead.append(self._planner.submit(self._make, self._next, {}))
+            self._ahead.append(self._planner.submit(self._batches.begin, self._next))
             self._next = self._after(self._next)
 
     def __next__(self) -> PairBatch:
@@ -215,11 +187,11 @@ class PairLoader:
                 begun = self._made(future, deadline)
                 left_s = max(0.0, self._late(deadline) - time.perf_counter())
                 try:
-                    z, x = self._finish(begun, left_s)
+                    z, x = self._batches.finish(begun, left_s)
                 except BadSample as error:
                     if not self.config.max_bad_fraction:
                         raise
-                    future = self._planner.submit(self._mend, begun, error)
+                    future = self._planner.submit(self._batches.mend, begun, error)
                 else:
                     self._faults.check(begun.attempts, len(begun.work))
                     return begun, z, x
@@ -234,11 +206,6 @@ class PairLoader:
                 epoch, first = self._position
                 error.add_note(f"while the batch of epoch {epoch}, samples from {first}, was made")
             raise
-
-    def _finish(self, begun: Begun, timeout_s: float) -> tuple[torch.Tensor, torch.Tensor]:
-        if begun.error is not None:
-            raise begun.error
-        return self._backend.finish(begun.handle, timeout_s)
 
     def _late(self, deadline: float) -> float:
         """A stream that still comes on, as on its way to a position, is not late."""
@@ -396,11 +363,7 @@ class PairLoader:
         limit_s = 0.0 if self._stalled else min(CLOSE_S, self.config.timeout_s)
         ended = self._planner.stop(limit_s)
         self._ahead.clear()
+        self._backend.close(limit_s if ended else 0.0)
+        self._faults.sum_up()
         if ended:
             self._works.close()
-        self._backend.close(limit_s if ended else 0.0)
-
-
-def _next(attempts: Mapping[int, int], bad: Collection[int]) -> dict[int, int]:
-    """Attempts with the next substitute for the pairs at these positions."""
-    return {**attempts, **{at: attempts.get(at, 0) + 1 for at in sorted(bad)}}

@@ -21,7 +21,7 @@ from shards.errors import BadSample, DataError, FormatError, MismatchError, Miss
 from shards.format import Manifest, dataset_folders
 from shards.geometry import Grid
 from shards.index import Index, crc32c
-from shards.storage import LocalStorage, Range, Storage
+from shards.storage import LocalStorage, MemoryStorage, Range, Storage
 
 __all__ = [
     "Chosen",
@@ -196,6 +196,12 @@ class DataSets(Chosen[DataSet]):
     """The data sets of a run that draws from their indexes; `tables` are for the plan."""
 
     tables: PairTables
+
+    def close(self) -> None:
+        """Close files and let go of memory."""
+        for one in self.sets:
+            if isinstance(one.storage, LocalStorage | MemoryStorage):
+                one.storage.close()
 
 
 def choose(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from loaders.batches import Batches
 from loaders.config import PairConfig
+from loaders.faults import Faults
 from loaders.loader import make_backend
 from loaders.sets import DataSet
 from loaders.streaming import Picture
@@ -73,9 +75,9 @@ def pair_tiles(
     # as training would choose it
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     _, backend = make_backend(config, sets, count, device)
-    work = works.make(epoch, first)
+    batches = Batches(works, backend, Faults(config.max_bad_fraction))
+    work, template, search = batches.now((epoch, first), config.timeout_s)
     works.close()
-    template, search = backend.finish(backend.start(work), config.timeout_s)
     z, x = (pixels.permute(0, 2, 3, 1).cpu().numpy() for pixels in (template, search))
     backend.close()
     tiles = []

@@ -94,7 +94,8 @@ class Planned:
         """Nothing runs long."""
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Close the data sets."""
+        self.sets.close()
 
 
 def open_works(

@@ -147,6 +147,11 @@ class LocalStorage:
                 fd = self._file(one.file).fd
                 os.posix_fadvise(fd, one.offset, one.size, os.POSIX_FADV_WILLNEED)
 
+    def close(self) -> None:
+        """Close the files that nobody reads just now; a later read opens its file again."""
+        with self._lock:
+            self._files.clear()
+
     def changed(self, file: str) -> str:
         """What has happened to a file while it was open, in words; empty if nothing shows."""
         with self._lock:
@@ -231,6 +236,10 @@ class MemoryStorage:
 
     def will_need(self, ranges: Sequence[Range]) -> None:
         """Nothing: all of it is there."""
+
+    def close(self) -> None:
+        """Let go of the memory, but for what somebody still refers to."""
+        self._data = {}
 
 
 def _check(folder: Path, one: Range) -> None:

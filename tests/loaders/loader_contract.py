@@ -9,7 +9,9 @@ A subclass may override ``backend`` with `MOSTLY_SLOW`, which leaves all but one
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -43,6 +45,12 @@ def take(config: PairConfig, count: int, rank: int = 0, world: int = 1) -> list[
     """First batches of a rank, of 5 pairs in all ranks together."""
     with PairLoader(config, rank, world, batch_size=5) as loader:
         return [next(loader) for _ in range(count)]
+
+
+def shards_open() -> set[str]:
+    """Files of pictures that this process has open."""
+    links = [os.path.realpath(link) for link in Path("/proc/self/fd").iterdir()]
+    return {name for name in links if name.endswith((".tar", ".zip", ".jpg"))}
 
 
 class Counters:
@@ -160,6 +168,13 @@ class LoaderContract:
                         seen += batch.sample.tolist()
             whole = (26 - 10) // batch_size * batch_size
             assert sorted(seen) == list(range(10, 10 + whole))
+
+    def test_closing_leaves_no_thread_and_no_open_file(self, config: PairConfig) -> None:
+        threads, files = set(threading.enumerate()), shards_open()
+        with PairLoader(config, batch_size=4) as loader:
+            next(loader)
+        assert set(threading.enumerate()) <= threads
+        assert shards_open() <= files
 
     def test_threads_and_prefetch_change_nothing(self, config: PairConfig) -> None:
         for a, b in zip(

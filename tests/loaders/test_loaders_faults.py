@@ -25,6 +25,7 @@ from loaders.config import PairConfig
 from loaders.faults import allowed
 from loaders.loader import PairLoader
 from loaders.sets import DataSets, open_sets
+from loaders.show import pair_tiles
 from shards.errors import BadSample, StorageError, TooManyBadSamples
 from shards.in_place import index_folder
 from shards.index import Index
@@ -255,13 +256,13 @@ class TestBudget:
         with PairLoader(config, batch_size=5) as loader:
             for _ in range(15):
                 next(loader)
-            named = loader.bad_samples
+            named, replaced = loader.bad_samples, int(loader.stats()["bad"])
         assert len(named) > 4
         lines = [record.getMessage() for record in caplog.records]
-        assert len(lines) == 5
-        assert len(set(lines)) == 5
+        assert len(set(lines)) == len(lines) == 6
         assert all("lasot-000000.tar: " in line and "CRC-32C" in line for line in lines[:4])
         assert "further damaged samples" in lines[4]
+        assert f"{replaced} of 75 pairs were replaced, because of {len(named)}" in lines[5]
 
     def test_when_all_is_damaged(self, tmp_path: Path) -> None:
         """Whatever is drawn instead is damaged too: an error, not a search without end."""
@@ -280,6 +281,20 @@ class TestBudget:
         with PairLoader(config_of(wrong_crc.damaged, **TOLERANT), batch_size=5) as loader:
             loader.load_state_dict(state)
             assert next(loader).sample[0] == state["consumed"]
+
+
+def test_show_draws_the_substitutes_of_training(wrong_crc: damaged.Packed) -> None:
+    config = config_of(wrong_crc.damaged, "reference", channels_last=True, **TOLERANT)
+    tiles, positive, _ = pair_tiles(config, 0, 5, 10)
+    with PairLoader(config, batch_size=5) as loader:
+        batches = [next(loader) for _ in range(3)][1:]
+    searches = torch.cat([batch.search for batch in batches]).permute(0, 2, 3, 1).numpy()
+    for tile, search in zip(tiles, searches, strict=True):
+        assert (tile.picture[:95, 63:] == search).all()
+    assert positive == sum(int(batch.positive.sum()) for batch in batches)
+    assert sum(batch.stats["bad"] for batch in batches) >= 2
+    with pytest.raises(BadSample):
+        pair_tiles(replace(config, max_bad_fraction=0.0), 0, 0, 20)
 
 
 class TestFilesThatChange:

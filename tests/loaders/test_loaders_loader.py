@@ -110,12 +110,6 @@ class TestEveryBackend:
         with pytest.raises(RuntimeError, match="closed"):
             next(loader)
 
-    def test_close_leaves_no_threads(self, config: PairConfig) -> None:
-        before = set(threading.enumerate())
-        with PairLoader(config, batch_size=4) as loader:
-            next(loader)
-        assert set(threading.enumerate()) <= before
-
 
 def pack_broken(folder: Path) -> None:
     """Replace the second picture by noise of the same size and index it as it is."""
