@@ -43,7 +43,8 @@ from tracker.training.world import Interrupt, World
 
 # Keys that do not change what is computed: another value goes on in the same folder.
 FREE_KEYS = (
-    "data.datasets", "data.path", "data.prefetch", "data.remote", "data.require_all",
+    "data.datasets", "data.max_bad_fraction", "data.path", "data.prefetch", "data.remote",
+    "data.require_all",
     "data.storage", "data.threads", "data.timeout_s", "model.pretrained", "train.checkpoint_every",
     "train.checkpoint_minutes", "train.epochs", "train.keep", "train.log_every", "train.threads",
 )  # fmt: skip

@@ -31,7 +31,8 @@ class PairBatch:
     positive : (B,) bool, both crops show one object
     sample : (B,) int64, number in the epoch
     epoch : of all samples
-    stats : of making this batch: ``wait_s``, seconds that the consumer waited for it
+    stats : of making this batch: ``wait_s``, seconds that the consumer waited for it; ``bad``, how
+        many of its pairs are substitutes for pairs with a damaged picture (`loaders.faults`)
     """
 
     template: torch.Tensor

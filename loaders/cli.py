@@ -13,7 +13,7 @@ import click
 
 from configs import strict
 from configs.strict import ConfigError
-from loaders.config import BackendName, PairConfig
+from loaders.config import BackendName, PairConfig, StorageName
 from loaders.plan import PAIR_KINDS
 from shards.console import KnownErrorsGroup, counter, print_json
 
@@ -108,6 +108,7 @@ def _configuration(path: str, overrides: tuple[str, ...], data: str | None) -> P
     is_flag=True,
     help="A row for every data set and kind of pair, of --samples A:B (default 0:4).",
 )
+@click.option("--storage", type=click.Choice(get_args(StorageName)), help="[default: the config's]")
 @click.option("--backend", type=click.Choice(get_args(BackendName)), help="[default: the config's]")
 @click.option("--columns", type=click.IntRange(1, 20), help="Of a sheet.  [default: 4]")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Picture to write.")
@@ -122,6 +123,7 @@ def show(
     sign: bool | None,
     dataset: str | None,
     by_type: bool,
+    storage: StorageName | None,
     backend: BackendName | None,
     columns: int | None,
     out: Path,
@@ -141,6 +143,8 @@ def show(
         raise click.UsageError("--kind, --positive, --negative and --dataset choose of --samples")
     first, end = samples or (sample or 0, (sample or 0) + 1)
     config = _configuration(config_path, overrides, data)
+    if storage is not None:
+        config = replace(config, storage=storage)
     if backend is not None:
         config = replace(config, backend=backend)
     # uint8 pixels are what the other types are computed from
@@ -162,7 +166,7 @@ def show(
     wanted = PairFilter(kind=None if kind is None else KINDS[kind], positive=sign, dataset=dataset)
     count, notes = end - first, list[str]()
     found: Sequence[Work | None]
-    with closing(works.sets), closing(works):
+    with closing(works):
         if by_type:
             found, notes = rows_by_type(works, config, epoch, first, count, wanted)
         else:
@@ -170,7 +174,7 @@ def show(
             notes = [f"only {len(found)} of {count} asked for: no more"] * (len(found) < count)
         for note in notes:
             click.echo(f"Warning: {note}", err=True)
-        tiles, positive = pair_tiles(works.sets, config, found)
+        tiles, positive = pair_tiles(works, config, found)
     save(sheet(tiles, count if by_type else min(columns or 4, len(found))), out)
     for tile in tiles if len(tiles) == 1 else []:
         click.echo(tile.text)

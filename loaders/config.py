@@ -17,7 +17,7 @@ __all__ = ["PIPE", "PIPE_RULE", "BackendName", "PairConfig", "PixelType", "Stora
 
 BackendName = Literal["auto", "dali", "cpu", "dali-cpu", "reference"]
 PixelType = Literal["uint8", "float16", "bfloat16", "float32"]
-StorageName = Literal["shards", "sequential"]
+StorageName = Literal["auto", "shards", "zip", "zip-memory", "files", "sequential"]
 
 PIPE = "pipe:"
 PIPE_RULE = (
@@ -40,14 +40,19 @@ class PairConfig:
         that are there
     weights : share of the pairs by data set; renormalised over the data sets used
     require_all : a data set of `weights` that is not there is an error instead of a warning
-    storage : how the bytes are read; ``shards``: tar shards by memory map; ``sequential``: whole
-        shards in order, for sources without ranges, with pairs inside a window of tracks
+    storage : how the bytes are read. ``auto``: from the files of whatever form a data set has.
+        ``shards``, ``zip``, ``files``: the same, but it must be tar shards, a zip or a folder of
+        crops. ``zip-memory``: files of any form, read once into the memory of each process, as the
+        published recipe does with zips. ``sequential``: whole shards in order, for sources without
+        ranges, with pairs inside a window of tracks
     sequential : bounds of that window
     backend : what decodes and augments; ``auto``: dali with CUDA, else cpu
     threads : decoding threads of one process; 0: all cores that it may use
     prefetch : batches made ahead
     timeout_s : waiting longer than this for a batch is an error, never a hang. Decoding in DALI
         and in the reference backend, which only work on bytes already read, is not interrupted
+    max_bad_fraction : share of a rank's pairs that may hold a damaged picture and be replaced; 0:
+        the first damaged picture is an error. Counted anew when a run resumes (`loaders.faults`)
     pixels : type of the pixels; uint8 is 0..255, the others are normalised
     channels_last : memory layout of the pixels
     template_px, search_px : sides of the crops
@@ -63,12 +68,13 @@ class PairConfig:
         default_factory=lambda: dict(PUBLISHED_WEIGHTS)
     )
     require_all: bool = False
-    storage: StorageName = "shards"
+    storage: StorageName = "auto"
     sequential: SequentialConfig = field(default_factory=SequentialConfig)
     backend: BackendName = "auto"
     threads: Annotated[int, Ge(0), Le(1024)] = 0
     prefetch: Annotated[int, Ge(1), Le(1024)] = 4
     timeout_s: Annotated[float, Gt(0), Le(1e6)] = 300.0
+    max_bad_fraction: Annotated[float, Ge(0), Le(0.5)] = 0.0
     pixels: PixelType = "uint8"
     channels_last: bool = False
     template_px: Annotated[int, Ge(16), Le(4096)] = 255

@@ -14,7 +14,7 @@ import itertools
 import os
 import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,8 @@ from nvidia import nvimgcodec
 from loaders.blur import BlurStep
 from loaders.occlusion import Occluder
 from loaders.recipe import Params
-from loaders.work import Crops, Pixels, Work, as_tensor
+from loaders.threads import Threads
+from loaders.work import CLOSE_S, Crops, Pixels, Work, as_tensor
 from shards.errors import BadSample
 from shards.geometry import Float, index_affine
 
@@ -234,7 +235,7 @@ class CpuBackend:
     def __init__(self, frame_px: int, threads: int = 0, channels_last: bool = False) -> None:
         cv2.setNumThreads(1)  # the pool is the parallelism
         self._channels_last, self._threads = channels_last, threads or usable_cores()
-        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="decode")
+        self._pool = Threads(self._threads, "decode")
         self._bench = Bench(frame_px)
 
     def start(self, work: Work) -> Handle:
@@ -264,9 +265,9 @@ class CpuBackend:
         last = self._channels_last
         return as_tensor(handle.template.out, last), as_tensor(handle.search.out, last)
 
-    def close(self, wait: bool = True) -> None:
-        """Stop the threads; queued tasks are dropped."""
-        self._pool.shutdown(wait=wait, cancel_futures=True)
+    def close(self, timeout_s: float = CLOSE_S) -> None:
+        """Stop the threads; queued tasks are dropped, one that hangs is left behind."""
+        self._pool.stop(timeout_s)
 
     def _half(self, crops: Crops) -> _Half:
         side = crops.params.out_px

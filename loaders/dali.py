@@ -13,18 +13,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import simplejpeg
 import torch
 from nvidia.dali import fn, pipeline_def, types
 from nvidia.dali import math as dali_math
 
 from loaders.recipe import Half, Params, Recipe
-from loaders.work import Crops, Work, as_tensor
+from loaders.work import CLOSE_S, Crops, Work, as_tensor
 from shards.errors import BadSample, SiamstreamError, StorageError
 
 __all__ = ["DaliBackend"]
 
-_INPUTS = ("encoded", "anchor", "shape", "matrix", "color", "offset")
+_DECODER = ("encoded", "anchor", "shape")
+_INPUTS = (*_DECODER, "matrix", "color", "offset")
 _OCCLUSION = ("occluded", "box_anchor", "box_shape", "alpha", "is_patch", "fill", "patch_matrix")
 _BLUR = ("blurred", "kernel", "small_px")
 _KERNEL, _DOWN_UP = 1, 2  # values of ``blurred``
@@ -38,7 +38,6 @@ class Handle:
     inputs: dict[str, Any]
     result: tuple[torch.Tensor, torch.Tensor] | None = None
     error: SiamstreamError | None = None
-    retried: bool = False
 
 
 def _halves(work: Work) -> tuple[tuple[Half, Crops], tuple[Half, Crops]]:
@@ -76,12 +75,8 @@ def _blur(picture: Any, blurred: Any, kernel: Any, small_px: Any, frame_px: int)
     return out
 
 
-def _branch(
-    prefix: Half, recipe: Recipe, out_px: int, frame_px: int, gpu: bool, channels_last: bool
-) -> Any:
-    """Part of the graph that makes the crops of one kind."""
-    encoded, anchor, shape, matrix, color, offset = _inputs(prefix, _INPUTS)
-    picture = fn.decoders.image_slice(
+def _decode(encoded: Any, anchor: Any, shape: Any, gpu: bool) -> Any:
+    return fn.decoders.image_slice(
         encoded,
         anchor,
         shape,
@@ -91,6 +86,14 @@ def _branch(
         normalized_shape=False,
         output_type=types.RGB,
     )
+
+
+def _branch(
+    prefix: Half, recipe: Recipe, out_px: int, frame_px: int, gpu: bool, channels_last: bool
+) -> Any:
+    """Part of the graph that makes the crops of one kind."""
+    encoded, anchor, shape, matrix, color, offset = _inputs(prefix, _INPUTS)
+    picture = _decode(encoded, anchor, shape, gpu)
     if recipe.has("occlusion", prefix):
         occluded, *facts = _inputs(prefix, _OCCLUSION)
         if occluded:
@@ -191,7 +194,16 @@ class DaliBackend:
                 _branch("x", recipe, search_px, frame_px, gpu, channels_last),
             )
 
-        self._graph = graph
+        @pipeline_def(  # type: ignore[untyped-decorator]
+            batch_size=1, num_threads=1, device_id=device_id, exec_pipelined=False
+        )
+        def decoder() -> Any:
+            encoded, anchor, shape = (
+                fn.external_source(name=name, no_copy=False) for name in _DECODER
+            )
+            return _decode(encoded, anchor, shape, gpu)
+
+        self._graph, self._decoder = graph, decoder
         self._copies: Any = torch.cuda.Stream(device_id) if gpu else None  # type: ignore[no-untyped-call]
         self._pipe = self._built()
         self._pending: deque[Handle] = deque()
@@ -231,13 +243,15 @@ class DaliBackend:
             raise handle.error
         return handle.result
 
-    def close(self, wait: bool = True) -> None:
+    def close(self, timeout_s: float = CLOSE_S) -> None:
         """Take out what is under way, and let go of the graph."""
-        if wait:
-            with self._lock:
+        if timeout_s > 0 and self._lock.acquire(timeout=timeout_s):
+            try:
                 while self._pending:
                     self._collect()
                 self._pipe = None
+            finally:
+                self._lock.release()
 
     def _feed(self, handle: Handle) -> None:
         for name, values in handle.inputs.items():
@@ -247,27 +261,45 @@ class DaliBackend:
     def _collect(self) -> None:
         """Take the oldest batch out of the graph. The lock is held.
 
-        One picture that cannot be decoded makes DALI give up the whole graph: it is built anew for
-        the other batches, and the sample is named when its own batch is asked for.
+        One picture that cannot be decoded makes DALI give up the whole graph, whatever else is in
+        it. It is built anew and given the oldest batch alone, which tells whether the picture is in
+        that, and then the others. The sample is named when its own batch is asked for.
         """
         handle = self._pending.popleft()
         try:
-            z, x = (self._tensor(output) for output in self._pipe.share_outputs())
-            self._pipe.release_outputs()
-        except RuntimeError as error:
-            handle.error = _blame(handle.work)
-            if handle.error is None and handle.retried:
-                first_line = str(error).strip().splitlines()[0]
-                handle.error = StorageError(f"DALI failed on readable pictures: {first_line}")
-            elif handle.error is None:  # the failure of a later batch
-                handle.retried = True
-                self._pending.appendleft(handle)
+            handle.result = self._take()
+        except RuntimeError:
             self._pipe = self._built()
+            self._feed(handle)
+            try:
+                handle.result = self._take()
+            except RuntimeError as error:
+                handle.error = self._blame(handle) or StorageError(
+                    f"DALI failed on pictures that it can decode: {_reason(error)}"
+                )
+                self._pipe = self._built()
             for pending in self._pending:
                 self._feed(pending)
-        else:
-            handle.result = z, x
-            handle.inputs = {}
+        handle.inputs = {}
+
+    def _take(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Results of the oldest batch in the graph."""
+        z, x = (self._tensor(output) for output in self._pipe.share_outputs())
+        self._pipe.release_outputs()
+        return z, x
+
+    def _blame(self, handle: Handle) -> BadSample | None:
+        """Error of the first picture of a batch that the graph's decoder refuses when alone."""
+        alone = self._decoder()
+        for prefix, crops in _halves(handle.work):
+            for i in range(len(crops)):
+                for name in _DECODER:
+                    alone.feed_input(name, [handle.inputs[f"{prefix}_{name}"][i]])
+                try:
+                    alone.run()
+                except RuntimeError as error:
+                    return crops.bad(i, f"not decodable: {_reason(error)}")
+        return None
 
     def _inputs(self, prefix: Half, crops: Crops) -> dict[str, Any]:
         params = crops.params
@@ -301,14 +333,7 @@ class DaliBackend:
         return tensor.permute(0, 3, 1, 2) if self._channels_last else tensor
 
 
-def _blame(work: Work) -> BadSample | None:
-    """Error of the first picture of a batch that another decoder refuses too."""
-    for crops in (work.template, work.search):
-        for i in range(len(crops)):
-            try:
-                simplejpeg.decode_jpeg(crops.read(i), "RGB")
-            except BadSample as error:
-                return error
-            except ValueError as error:
-                return crops.bad(i, f"not decodable: {error}")
-    return None
+def _reason(error: RuntimeError) -> str:
+    """First line of what went wrong in an operator, without where in the graph that was."""
+    text = str(error).rpartition("encountered:")[2].strip() or type(error).__name__
+    return text.splitlines()[0]

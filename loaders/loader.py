@@ -7,7 +7,7 @@ import json
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
 from dataclasses import asdict
@@ -17,11 +17,14 @@ import torch
 
 from configs.strict import ConfigError
 from loaders.batch import PairBatch, normalise, torch_dtype
+from loaders.batches import Batches, Begun
 from loaders.config import BackendName, PairConfig
+from loaders.faults import Faults
 from loaders.sets import Chosen
-from loaders.work import Backend, Work
+from loaders.threads import Threads
+from loaders.work import CLOSE_S, Backend
 from loaders.works import open_works
-from shards.errors import BadSample, MismatchError, StorageError
+from shards.errors import BadSample, MismatchError, SiamstreamError, StorageError, TooManyBadSamples
 
 __all__ = ["PairLoader", "make_backend"]
 
@@ -122,11 +125,11 @@ class PairLoader:
             self.backend_name, self._backend = make_backend(config, self.sets, own, self.device)
         except BaseException:
             self._works.close()
-            self.sets.close()
             raise
-        self._planner = ThreadPoolExecutor(1, thread_name_prefix="planner")
-        self._starter = ThreadPoolExecutor(1, thread_name_prefix="starter")
-        self._ahead: deque[Future[tuple[Work, Any]]] = deque()
+        self._planner, self._starter = Threads(1, "planner"), Threads(1, "starter")
+        self._faults = Faults(config.max_bad_fraction)
+        self._batches = Batches(self._works, self._backend, self._faults)
+        self._ahead: deque[Future[Begun]] = deque()
         self._next = self._position = (0, 0)  # to be planned next; to be handed over next
         self._totals = {"batches": 0, "pairs": 0, "wait_s": 0.0}
         self._closed = self._stalled = False
@@ -152,17 +155,14 @@ class PairLoader:
             return epoch + 1, 0
         return epoch, consumed
 
-    def _plan(self, position: tuple[int, int]) -> Work:
-        """Plan a batch and tell the storages: long before a backend reads it, which may block."""
-        return self._works.make(*position)
-
-    def _start(self, planned: Future[Work]) -> tuple[Work, Any]:
-        work = planned.result()
-        return work, self._backend.start(work)
+    def _start(self, planned: Future[Begun]) -> Begun:
+        return self._batches.start(planned.result())
 
     def _fill(self) -> None:
+        # Planned in a thread of its own: storages hear of all batches ahead, also while a backend
+        # waits for the bytes of one.
         while len(self._ahead) < self.config.prefetch:
-            planned = self._planner.submit(self._plan, self._next)
+            planned = self._planner.submit(self._batches.plan, self._next)
             self._ahead.append(self._starter.submit(self._start, planned))
             self._next = self._after(self._next)
 
@@ -174,39 +174,54 @@ class PairLoader:
 
         Raises
         ------
-        BadSample : if a picture of it is damaged
+        BadSample : if a picture of it is damaged, and none may be
+        TooManyBadSamples : if more are than may be
         StorageError : if bytes cannot be read, or it takes longer than ``timeout_s``
         """
         if self._closed:
             raise RuntimeError("the loader is closed")
         started = time.perf_counter()
         self._fill()
-        work, template, search = self._wait(self._ahead[0], started + self.config.timeout_s)
+        begun, template, search = self._wait(self._ahead[0], started + self.config.timeout_s)
         self._ahead.popleft()
         self._fill()
-        batch = self._hand_over(work, template, search, started)
+        batch = self._hand_over(begun, template, search, started)
         self._position = self._after(self._position)
         return batch
 
     def _wait(
-        self, future: Future[tuple[Work, Any]], deadline: float
-    ) -> tuple[Work, torch.Tensor, torch.Tensor]:
+        self, future: Future[Begun], deadline: float
+    ) -> tuple[Begun, torch.Tensor, torch.Tensor]:
         try:
-            work, handle = self._made(future, deadline)
-            left_s = max(0.0, self._late(deadline) - time.perf_counter())
-            return work, *self._backend.finish(handle, left_s)
+            while True:
+                begun = self._made(future, deadline)
+                left_s = max(0.0, self._late(deadline) - time.perf_counter())
+                try:
+                    z, x = self._batches.finish(begun, left_s)
+                except BadSample as error:
+                    if not self.config.max_bad_fraction:
+                        raise
+                    future = self._starter.submit(self._batches.mend, begun, error)
+                else:
+                    self._faults.check(begun.attempts, len(begun.work))
+                    return begun, z, x
         except FutureTimeout as error:
             self._stalled = True
             raise StorageError(
                 f"epoch {self._position[0]}, samples from {self._position[1]}: no batch within "
                 f"data.timeout_s={self.config.timeout_s:g} s; storage stalls or decoding hangs"
             ) from error
+        except Exception as error:
+            if not isinstance(error, SiamstreamError):  # as of a thread that is out of memory
+                epoch, first = self._position
+                error.add_note(f"while the batch of epoch {epoch}, samples from {first}, was made")
+            raise
 
     def _late(self, deadline: float) -> float:
         """A stream that still comes on, as on its way to a position, is not late."""
         return max(deadline, self._works.heard() + self.config.timeout_s)
 
-    def _made(self, future: Future[tuple[Work, Any]], deadline: float) -> tuple[Work, Any]:
+    def _made(self, future: Future[Begun], deadline: float) -> Begun:
         while True:
             left_s = self._late(deadline) - time.perf_counter()
             try:
@@ -216,9 +231,9 @@ class PairLoader:
                     raise
 
     def _hand_over(
-        self, work: Work, template: torch.Tensor, search: torch.Tensor, started: float
+        self, begun: Begun, template: torch.Tensor, search: torch.Tensor, started: float
     ) -> PairBatch:
-        cuda = self.device.type == "cuda"
+        work, cuda = begun.work, self.device.type == "cuda"
 
         def tensor(values: Any) -> torch.Tensor:
             out = torch.as_tensor(values)
@@ -244,7 +259,9 @@ class PairLoader:
         self._totals["batches"] += 1
         self._totals["pairs"] += len(work)
         self._totals["wait_s"] += wait_s
-        return PairBatch(**tensors, epoch=work.epoch, stats={"wait_s": wait_s})
+        self._faults.count(begun.attempts, len(work))
+        stats = {"wait_s": wait_s, "bad": len(begun.attempts)}
+        return PairBatch(**tensors, epoch=work.epoch, stats=stats)
 
     def state_dict(self) -> dict[str, Any]:
         """Position after the last batch handed over, and what the sample stream depends on."""
@@ -324,13 +341,23 @@ class PairLoader:
         for future in pending:
             if not future.cancel():
                 # A damaged sample in a batch that nobody will see is nobody's error.
-                with suppress(BadSample):
+                with suppress(BadSample, TooManyBadSamples):
                     self._wait(future, time.perf_counter() + self.config.timeout_s)
 
     def stats(self) -> dict[str, float]:
-        """Totals since the start: batches, pairs, seconds waited; of remote data also bytes."""
+        """Totals since the start.
+
+        Batches and pairs handed over, seconds waited for them; how many of the pairs were replaced
+        (``bad``), and for how many damaged samples (``bad_samples``); of remote data also bytes.
+        """
+        faults = {"bad": self._faults.replaced, "bad_samples": len(self._faults.samples)}
         remote = self.sets.remote
-        return {**self._totals, **(remote.stats() if remote is not None else {})}
+        return {**self._totals, **faults, **(remote.stats() if remote is not None else {})}
+
+    @property
+    def bad_samples(self) -> tuple[BadSample, ...]:
+        """Damaged samples found so far, each once."""
+        return self._faults.samples
 
     def describe(self) -> dict[str, Any]:
         """Facts for a run's records: data sets, weights, what is missing, storage, backend."""
@@ -343,12 +370,13 @@ class PairLoader:
             return
         self._closed = True
         self._works.stop()
-        self.sets.stop()
         # A thread that hangs in a read cannot be stopped, and must not stop us.
-        for pool in (self._planner, self._starter):
-            pool.shutdown(wait=not self._stalled, cancel_futures=True)
+        limit_s = 0.0 if self._stalled else min(CLOSE_S, self.config.timeout_s)
+        ended = self._planner.stop(limit_s) & self._starter.stop(limit_s)  # both, in any case
         self._ahead.clear()
-        if not self._stalled:
+        self._backend.close(limit_s if ended else 0.0)
+        self._faults.sum_up()
+        if ended:
             self._works.close()
-        self._backend.close(wait=not self._stalled)
-        self.sets.close(wait=not self._stalled)
+        else:
+            self.sets.close(wait=False)

@@ -17,8 +17,8 @@ The rule is the published one of PySiamTracking's sampler, with the options of `
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -31,11 +31,13 @@ from shards.index import Index
 from shards.rng import integers_below, uniforms
 
 __all__ = [
+    "MAX_SUBSTITUTES",
     "PAIR_KINDS",
     "STREAM_PAIR",
     "STREAM_SEARCH",
     "STREAM_SHARDS",
     "STREAM_STEPS",
+    "STREAM_SUBSTITUTE",
     "STREAM_TEMPLATE",
     "STREAM_WINDOW",
     "PairKinds",
@@ -45,6 +47,7 @@ __all__ = [
     "Units",
     "gaps_allowed",
     "plan_batch",
+    "with_substitutes",
 ]
 
 # Streams of random numbers; one for every purpose. A number once given never changes its meaning.
@@ -57,6 +60,8 @@ STREAM_STEPS = {  # what the optional steps of template (z) and search (x) draw 
 }
 # Of ``data.storage: sequential``: orders of the shards; pairs in the window.
 STREAM_SHARDS, STREAM_WINDOW = 20, 21
+# Pairs in place of those with a damaged picture: a stream for each attempt, from this one on.
+STREAM_SUBSTITUTE, MAX_SUBSTITUTES = 1000, 32
 _WIDTH = 8
 _DATASET, _CATEGORY, _TEMPLATE, _KIND, _SEARCH, _OTHER_CATEGORY, _OTHER = range(7)
 SAME_INSTANCE, SAME_CATEGORY, ANY = 0, 1, 2
@@ -226,7 +231,13 @@ def _positive(index: Index, config: SamplerConfig, z: Ints, x: Ints) -> npt.NDAr
 
 
 def plan_batch(
-    tables: PairTables, seed: int, epoch: int, start: int, count: int, step: int = 1
+    tables: PairTables,
+    seed: int,
+    epoch: int,
+    start: int,
+    count: int,
+    step: int = 1,
+    stream: int = STREAM_PAIR,
 ) -> Plan:
     """Plan the samples ``start, start + step, ...`` of an epoch.
 
@@ -237,9 +248,10 @@ def plan_batch(
     tables : of the data sets, with the rule
     seed, epoch : of the sample stream
     start, count, step : which samples
+    stream : of the random numbers
     """
     config = tables.config
-    u = uniforms(seed, STREAM_PAIR, epoch, start, count, _WIDTH, step)
+    u = uniforms(seed, stream, epoch, start, count, _WIDTH, step)
     dataset = _choose(tables.dataset_bounds, u[:, _DATASET])
     template, search = np.empty(count, np.int64), np.empty(count, np.int64)
     kind, positive = np.empty(count, np.int64), np.empty(count, np.bool_)
@@ -269,3 +281,23 @@ def plan_batch(
         positive=positive,
         is_image=is_image,
     )
+
+
+def with_substitutes(
+    tables: PairTables, seed: int, epoch: int, plan: Plan, attempts: Mapping[int, int]
+) -> Plan:
+    """Put other pairs in the place of some; they keep their sample numbers.
+
+    Parameters
+    ----------
+    tables, seed, epoch : as of the plan
+    plan : left as it is
+    attempts : by position in the plan, which substitute to take: 1, 2, ... `MAX_SUBSTITUTES`
+    """
+    columns = {one.name: getattr(plan, one.name).copy() for one in fields(Plan)}
+    for at, attempt in attempts.items():
+        stream = STREAM_SUBSTITUTE + attempt - 1
+        other = plan_batch(tables, seed, epoch, int(plan.sample[at]), 1, stream=stream)
+        for name, column in columns.items():
+            column[at] = getattr(other, name)[0]
+    return Plan(**columns)

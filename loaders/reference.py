@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,7 +13,7 @@ from PIL import Image
 from loaders.blur import BlurStep
 from loaders.occlusion import Occluder
 from loaders.recipe import Params
-from loaders.work import Crops, Pixels, Work, as_tensor
+from loaders.work import CLOSE_S, Crops, Pixels, Work, as_tensor
 from shards.geometry import Float, region_affine
 
 __all__ = ["ReferenceBackend", "blur", "color", "decode", "occlude", "render", "sample", "warp"]
@@ -98,11 +100,10 @@ def render(picture: Pixels, params: Params, i: int) -> Pixels:
     return color(warp(picture, params.frame_from_crop[i], params.out_px), params.color[i])
 
 
-def crops(work: Crops, channels_last: bool) -> Pixels:
-    """Results of B crops, (B, 3, S, S) or (B, S, S, 3) uint8."""
+def crops(work: Crops, encoded: Sequence[memoryview], channels_last: bool) -> Pixels:
+    """Results of B crops from their encoded pictures, (B, 3, S, S) or (B, S, S, 3) uint8."""
     out = []
-    for i in range(len(work)):
-        data = work.read(i)
+    for i, data in enumerate(encoded):
         try:
             picture = decode(data)
         except (OSError, SyntaxError, ValueError) as error:
@@ -112,25 +113,35 @@ def crops(work: Crops, channels_last: bool) -> Pixels:
     return stacked if channels_last else np.ascontiguousarray(stacked.transpose(0, 3, 1, 2))
 
 
+@dataclass(frozen=True, slots=True)
+class Handle:
+    """A batch and its encoded pictures, templates first."""
+
+    work: Work
+    encoded: tuple[list[memoryview], list[memoryview]]
+
+
 class ReferenceBackend:
     """See the module."""
 
     def __init__(self, channels_last: bool = False) -> None:
         self._channels_last = channels_last
 
-    def start(self, work: Work) -> Work:
-        """Nothing happens before the batch is wanted."""
-        return work
+    def start(self, work: Work) -> Handle:
+        """Read the pictures; the rest happens when the batch is wanted."""
+        z, x = ([half.read(i) for i in range(len(half))] for half in (work.template, work.search))
+        return Handle(work, (z, x))
 
     def finish(
         self,
-        handle: Work,
+        handle: Handle,
         timeout_s: float,  # noqa: ARG002 (nothing is waited for)
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Make the batch."""
-        last = self._channels_last
-        z, x = crops(handle.template, last), crops(handle.search, last)
-        return as_tensor(z, last), as_tensor(x, last)
+        last, (z, x) = self._channels_last, handle.encoded
+        template = crops(handle.work.template, z, last)
+        search = crops(handle.work.search, x, last)
+        return as_tensor(template, last), as_tensor(search, last)
 
-    def close(self, wait: bool = True) -> None:
+    def close(self, timeout_s: float = CLOSE_S) -> None:
         """Nothing to give back."""

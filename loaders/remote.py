@@ -27,7 +27,7 @@ from annotated_types import Ge, Gt, Le
 from loaders.cache import ShardCache, default_cache_dir
 from loaders.mirror import fetch_index
 from loaders.origin import Origin, over
-from shards.errors import DataError, StorageError
+from shards.errors import DataError, FormatError, StorageError
 from shards.format import MANIFEST_NAME, Manifest, check_crop_file
 from shards.index import Index
 from shards.storage import Range
@@ -38,6 +38,7 @@ WASTE = (
     0.2  # bytes between neighbours that one request may fetch beside the wanted ones, as a share
 )
 RUN_BYTES = 4 << 20  # most bytes of one request
+MANIFEST_READS = 6
 MAX_FOLDERS = 100  # of a parent that are looked into
 
 
@@ -214,8 +215,18 @@ class Remote:
 
 
 def _manifest(origin: Origin) -> Manifest:
-    data = origin.get(MANIFEST_NAME, 0, max(1, origin.size(MANIFEST_NAME)))
-    return Manifest.from_json(bytes(data), f"{origin.url}/{MANIFEST_NAME}")
+    """Read a manifest until two answers agree: it alone has no checksum that is known before."""
+    where = f"{origin.url}/{MANIFEST_NAME}"
+    seen: set[bytes] = set()
+    for _ in range(MANIFEST_READS):
+        data = bytes(origin.get(MANIFEST_NAME, 0, max(1, origin.size(MANIFEST_NAME))))
+        if data in seen:
+            return Manifest.from_json(data, where)
+        seen.add(data)
+    raise FormatError(
+        f"{where}: {MANIFEST_READS} answers, all different: the way there damages bytes, or "
+        "somebody is writing it; use https, and try again"
+    )
 
 
 class RemoteStorage:

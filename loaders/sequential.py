@@ -28,6 +28,7 @@ from loaders.sources import Folder, Source, find_manifests, open_source
 from loaders.streaming import Picture, Progress, ShardStream
 from loaders.window import Drawn, Window, choose_dataset, pair_uniforms
 from loaders.work import Stored, Work, augment, padded
+from loaders.works import NO_ATTEMPTS, Attempts
 from shards.errors import DataError, MismatchError, SiamstreamError
 from shards.format import INDEX_NAME, Manifest
 from shards.index import Index
@@ -214,14 +215,15 @@ class Sequential:
         self._epoch: _Epoch | None = None
         self._failure: tuple[tuple[int, int], SiamstreamError] | None = None
 
-    def make(self, epoch: int, consumed: int) -> Work:
-        """Read on, or from the beginning of the epoch, and draw a batch.
+    def make(self, epoch: int, consumed: int, attempts: Attempts = NO_ATTEMPTS) -> Work:
+        """Read on, or from the beginning of the epoch, and draw a batch; nothing is replaced.
 
         Raises
         ------
         StorageError, FormatError : if a shard cannot be read or is not what was packed; later
             batches then fail with the same error
         """
+        assert not attempts, "open_works refuses data.max_bad_fraction"
         if self._failure and (epoch, consumed) > self._failure[0]:
             raise self._failure[1].with_traceback(None)
         self._failure = None

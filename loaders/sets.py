@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -13,15 +14,17 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
+from configs.strict import ConfigError
 from loaders.config import PairConfig
 from loaders.origin import is_url
 from loaders.plan import PairTables
 from loaders.remote import Remote
-from shards.errors import BadSample, DataError, FormatError, MismatchError
+from loaders.storages import check_storage, open_storage
+from shards.errors import BadSample, DataError, FormatError, MismatchError, MissingBytes
 from shards.format import Manifest, dataset_folders
 from shards.geometry import Grid
 from shards.index import Index, crc32c
-from shards.storage import LocalStorage, Range, Refetching, Storage
+from shards.storage import LocalStorage, MemoryStorage, Range, Refetching, Storage
 
 __all__ = [
     "Chosen",
@@ -43,6 +46,7 @@ HOW_TO_GET_DATA = (
 )
 
 
+_END_OF_IMAGE = b"\xff\xd9"
 Set = TypeVar("Set", bound="Opened", covariant=True)
 
 
@@ -51,14 +55,28 @@ def default_shards() -> Path:
     return Path(os.environ.get("SIAMSTREAM_SHARDS") or "data/shards")
 
 
+def modified(path: Path) -> float:
+    """When a file was last written to; 0 if it is gone."""
+    with suppress(OSError):
+        return path.stat().st_mtime
+    return 0.0
+
+
 def picture_fault(data: memoryview, side: int) -> str | None:
-    """What is wrong with a picture that should be a JPEG of `side` x `side` pixels, or None."""
+    """What is wrong with a picture that should be a JPEG of `side` x `side` pixels, or None.
+
+    Nothing is decoded, so every backend refuses the same pictures. One that is cut off is found by
+    its missing end, which a decoder of regions may never come to.
+    """
     try:
         height, width, *_ = simplejpeg.decode_jpeg_header(data)
     except ValueError as error:
         return f"not decodable: {error}"
     if (width, height) != (side, side):
         return f"{width}x{height} pixels, {side}x{side} expected"
+    # A few bytes may follow the end, as some writers leave them.
+    if data[-2:] != _END_OF_IMAGE and _END_OF_IMAGE not in bytes(data[-64:]):
+        return "not decodable: it is cut off, a JPEG's end is missing"
     return None
 
 
@@ -92,18 +110,31 @@ class DataSet:
         """
         index = self.index
         one = index.range(row)
-        (data,) = self.storage.read_many([one])
+        try:
+            (data,) = self.storage.read_many([one])
+        except MissingBytes as error:
+            raise self.bad(row, str(error)) from error
         found = crc32c(data)
         tries = REFETCHES
         while found != index.crc[row] and tries > 0 and isinstance(self.storage, Refetching):
             data, tries = self.storage.refetch(one), tries - 1
             found = crc32c(data)
         if found != index.crc[row]:
-            raise self.bad(row, f"CRC-32C is {found:08x}, the index says {index.crc[row]:08x}")
+            reason = f"CRC-32C is {found:08x}, the index says {index.crc[row]:08x}"
+            raise self.bad(row, f"{reason}{self._changed(one.file)}")
         fault = picture_fault(data, self.manifest.crop_size)
         if fault:
             raise self.bad(row, fault)
         return data
+
+    def _changed(self, file: str) -> str:
+        """What has happened to a file, as far as that shows, to be put after a reason."""
+        if not isinstance(self.storage, LocalStorage):
+            return ""
+        text = self.storage.changed(file)
+        if not text and modified(Path(self.folder, file)) > modified(self.index.path):
+            text = "the file is newer than the index"
+        return text and f" ({text})"
 
     def bad(self, row: int, reason: str) -> BadSample:
         """Error that names a row's sample."""
@@ -185,6 +216,13 @@ class DataSets(Chosen[DataSet]):
     """The data sets of a run that draws from their indexes; `tables` are for the plan."""
 
     tables: PairTables
+
+    def close(self, wait: bool = True) -> None:
+        """Close files, unless somebody may still read them, and a remote storage."""
+        for one in self.sets if wait else ():
+            if isinstance(one.storage, LocalStorage | MemoryStorage):
+                one.storage.close()
+        Chosen.close(self, wait)
 
 
 def choose(
@@ -335,22 +373,28 @@ def _open(
         raise DataError(f"{path} {state} (no manifest.json): {HOW_TO_GET_DATA}")
     use, missing, warnings = choose(config, path, found)
     total = sum(use.values())
-    sets = []
-    for name in sorted(use):
-        folder = found[name]
-        manifest = manifests[folder]
-        index, storage = (
-            remote.open(folder, manifest)
-            if remote is not None
-            else (Index.checked(folder, manifest), LocalStorage(folder))
+    chosen = {found[name]: manifests[found[name]] for name in sorted(use)}
+    if remote is not None and config.storage == "zip-memory":
+        raise ConfigError(
+            f"data.storage=zip-memory reads files of this machine into memory, and {path} is a "
+            "URL; give --set data.storage=auto, which keeps what it reads in data.remote.cache_dir"
         )
+    check_storage(config.storage, chosen)
+    sets = []
+    storage: Storage
+    for folder, manifest in chosen.items():
+        if remote is not None:
+            index, storage = remote.open(folder, manifest)
+        else:
+            index = Index.checked(folder, manifest)
+            storage = open_storage(config, folder, index)
         sets.append(
             DataSet(
                 folder=folder,
                 manifest=manifest,
                 index=index,
                 storage=storage,
-                weight=use[name] / total,
+                weight=use[manifest.name] / total,
             )
         )
     grid, crop_size = common_form(config, path, [one.manifest for one in sets])

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 
+from loaders.batches import Batches, Begun
 from loaders.config import PairConfig
+from loaders.faults import Faults
 from loaders.loader import make_backend
 from loaders.plan import PAIR_KINDS
-from loaders.sets import Chosen, DataSet
+from loaders.sets import DataSet
 from loaders.streaming import Picture
 from loaders.work import Crops, Pixels, Source, Work
+from loaders.works import NO_ATTEMPTS, Works
 from shards.draw import Tile
 from shards.geometry import Float
 
@@ -81,14 +83,14 @@ def _tile(work: Work, i: int, name: str, z: Pixels, x: Pixels) -> Tile:
 
 
 def pair_tiles(
-    sets: Chosen[Any], config: PairConfig, works: Sequence[Work | None]
+    works: Works, config: PairConfig, found: Sequence[Work | None]
 ) -> tuple[list[Tile], int]:
     """Lay template and search of pairs side by side, as training gets them.
 
     Parameters
     ----------
-    sets, config : with ``pixels="uint8"`` and ``channels_last=True``
-    works : each of one pair; None leaves a place empty
+    works, config : of one pair each; with ``pixels="uint8"`` and ``channels_last=True``
+    found : made by `works`; None leaves a place empty
 
     Returns
     -------
@@ -96,17 +98,20 @@ def pair_tiles(
     """
     # as training would choose it
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    _, backend = make_backend(config, sets, 1, device)
+    _, backend = make_backend(config, works.sets, 1, device)
+    batches = Batches(works, backend, Faults(config.max_bad_fraction))
     height, width = max(config.template_px, config.search_px), config.template_px + config.search_px
     empty = Tile(picture=np.zeros((height, width, 3), np.uint8), boxes=np.empty((0, 4)), text="")
     tiles, positive = [], 0
-    for work in works:
+    for work in found:
         if work is None:
             tiles.append(empty)
             continue
-        pixels = backend.finish(backend.start(work), config.timeout_s)
+        at = work.epoch, int(work.plan.sample[0])
+        planned = Begun(position=at, attempts=NO_ATTEMPTS, work=work)
+        work, *pixels = batches.now(planned, config.timeout_s)
         z, x = (half[0].permute(1, 2, 0).cpu().numpy() for half in pixels)
-        tiles.append(_tile(work, 0, sets.sets[work.plan.dataset[0]].manifest.name, z, x))
+        tiles.append(_tile(work, 0, works.sets.sets[work.plan.dataset[0]].manifest.name, z, x))
         positive += int(work.plan.positive[0])
     backend.close()
     return tiles, positive

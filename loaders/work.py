@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,7 +11,14 @@ import numpy.typing as npt
 import torch
 
 from loaders.config import PairConfig
-from loaders.plan import STREAM_SEARCH, STREAM_STEPS, STREAM_TEMPLATE, Plan, plan_batch
+from loaders.plan import (
+    STREAM_SEARCH,
+    STREAM_STEPS,
+    STREAM_TEMPLATE,
+    Plan,
+    plan_batch,
+    with_substitutes,
+)
 from loaders.recipe import DRAW_WIDTH, Half, Params, Step, draw
 from loaders.sets import Chosen, DataSet, DataSets
 from shards.errors import BadSample
@@ -19,6 +26,7 @@ from shards.geometry import Float
 from shards.rng import uniforms
 
 __all__ = [
+    "CLOSE_S",
     "Backend",
     "Crops",
     "Pixels",
@@ -32,6 +40,9 @@ __all__ = [
 ]
 
 Pixels = npt.NDArray[np.uint8]
+
+
+CLOSE_S = 10.0  # for work under way when its results are no longer wanted
 
 
 def as_tensor(pixels: Pixels, channels_last: bool) -> torch.Tensor:
@@ -70,11 +81,17 @@ class Crops:
 
     def read(self, i: int) -> memoryview:
         """Encoded picture of crop i, its checksum and size verified; raises `BadSample`."""
-        return self.sources[i].read(int(self.rows[i]))
+        try:
+            return self.sources[i].read(int(self.rows[i]))
+        except BadSample as error:
+            error.pair, error.stored = i, True
+            raise
 
     def bad(self, i: int, reason: str) -> BadSample:
-        """Error that names the sample of crop i."""
-        return self.sources[i].bad(int(self.rows[i]), reason)
+        """Error that names the sample of crop i, which a decoder refuses."""
+        error = self.sources[i].bad(int(self.rows[i]), reason)
+        error.pair = i
+        return error
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -128,8 +145,8 @@ class Backend(Protocol):
     def finish(self, handle: Any, timeout_s: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Wait for a batch: template and search pixels, (B, 3, S, S) uint8 RGB."""
 
-    def close(self, wait: bool = True) -> None:
-        """Give back threads and memory; without waiting for work that hangs if not `wait`."""
+    def close(self, timeout_s: float = CLOSE_S) -> None:
+        """Give back threads and memory; waits so long at most for what is under way."""
 
 
 def _boxes(sources: tuple[DataSet, ...], rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
@@ -163,7 +180,13 @@ def _other_boxes(
 
 
 def prepare(
-    sets: DataSets, config: PairConfig, epoch: int, start: int, count: int, step: int = 1
+    sets: DataSets,
+    config: PairConfig,
+    epoch: int,
+    start: int,
+    count: int,
+    step: int = 1,
+    attempts: Mapping[int, int] | None = None,
 ) -> Work:
     """Plan samples and draw their parameters; reads no pictures.
 
@@ -171,8 +194,11 @@ def prepare(
     ----------
     sets, config : of the run
     epoch, start, count, step : which samples, as in `plan_batch`
+    attempts : which pairs to replace, by position, as in `with_substitutes`
     """
     plan = plan_batch(sets.tables, config.seed, epoch, start, count, step)
+    if attempts:
+        plan = with_substitutes(sets.tables, config.seed, epoch, plan, attempts)
     sources = tuple(sets.sets[number] for number in plan.dataset)
     others, mask = _other_boxes(sources, plan.search_row)
     stored = Stored(

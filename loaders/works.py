@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from configs.strict import ConfigError
@@ -11,7 +12,11 @@ from loaders.sets import Chosen, DataSets, open_sets
 from loaders.work import Work, prepare
 from shards.errors import MismatchError
 
-__all__ = ["Planned", "Works", "open_works"]
+__all__ = ["NO_ATTEMPTS", "Attempts", "Planned", "Works", "open_works"]
+
+
+Attempts = Mapping[int, int]
+NO_ATTEMPTS: Attempts = MappingProxyType({})
 
 
 class Works(Protocol):
@@ -21,8 +26,11 @@ class Works(Protocol):
     def sets(self) -> Chosen[Any]:
         """Data sets of the run."""
 
-    def make(self, epoch: int, consumed: int) -> Work:
-        """Make the rank's part of the batch that begins after `consumed` samples of an epoch."""
+    def make(self, epoch: int, consumed: int, attempts: Attempts = NO_ATTEMPTS) -> Work:
+        """Make the rank's part of the batch that begins after `consumed` samples of an epoch.
+
+        `attempts` says which pairs to replace, by position (`loaders.plan.with_substitutes`).
+        """
 
     def state(self) -> dict[str, Any]:
         """What a loader's state has to say beyond its position."""
@@ -56,10 +64,10 @@ class Planned:
         self._rank, self._world_size = rank, world_size
         self._count = len(range(rank, batch_size, world_size))
 
-    def make(self, epoch: int, consumed: int) -> Work:
+    def make(self, epoch: int, consumed: int, attempts: Attempts = NO_ATTEMPTS) -> Work:
         """Plan a batch and tell the storage."""
-        start = consumed + self._rank
-        work = prepare(self.sets, self._config, epoch, start, self._count, self._world_size)
+        start, step = consumed + self._rank, self._world_size
+        work = prepare(self.sets, self._config, epoch, start, self._count, step, attempts)
         for number, source in enumerate(self.sets.sets):
             drawn = work.plan.dataset == number
             for crops in (work.template, work.search):
@@ -83,10 +91,12 @@ class Planned:
         return 0.0
 
     def stop(self) -> None:
-        """Nothing runs long."""
+        """Let those fail soon who wait for bytes of a remote storage."""
+        self.sets.stop()
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Close the data sets."""
+        self.sets.close()
 
 
 def open_works(
@@ -101,6 +111,11 @@ def open_works(
     command : from the command line, in place of ``config.path``
     """
     if config.storage == "sequential":
+        if config.max_bad_fraction:
+            raise ConfigError(
+                "data.max_bad_fraction: a pair of a stream has no substitute, because the pictures "
+                "that it would need may be gone; leave it at 0 with data.storage=sequential"
+            )
         from loaders.sequential import Sequential
 
         return Sequential(config, rank, world_size, batch_size, command)

@@ -9,7 +9,9 @@
     │   └── VersionError       it is of another format version
     ├── MismatchError          an output folder belongs to another data set or other options
     ├── StorageError           bytes could not be read or written
-    └── BadSample              one encoded picture is damaged: names shard, key, offset and reason
+    │   └── MissingBytes       a file is absent or too short: asking again will not help
+    ├── BadSample              one encoded picture is damaged: names shard, key, offset and reason
+    └── TooManyBadSamples      more pairs had to be replaced than ``data.max_bad_fraction`` allows
 
 `KNOWN_ERRORS` holds both roots: a command prints them in one or two lines and exits 1; any other
 exception is a bug and keeps its traceback. A message says what failed, where, what was expected and
@@ -27,8 +29,10 @@ __all__ = [
     "DataError",
     "FormatError",
     "MismatchError",
+    "MissingBytes",
     "SiamstreamError",
     "StorageError",
+    "TooManyBadSamples",
     "VersionError",
     "one_line",
 ]
@@ -58,6 +62,14 @@ class StorageError(SiamstreamError):
     """Bytes could not be read or written."""
 
 
+class MissingBytes(StorageError):
+    """A file is absent, or shorter than was asked of it: asking again will not help."""
+
+
+class TooManyBadSamples(SiamstreamError):
+    """More pairs had to be replaced than the budget allows."""
+
+
 KNOWN_ERRORS = (SiamstreamError, ConfigError)
 
 
@@ -70,6 +82,11 @@ class BadSample(SiamstreamError):
     key : sample key, ``<sequence>/<track>_<frame:08d>``
     offset : byte offset of the picture in the shard
     reason : what is wrong with it
+
+    Attributes
+    ----------
+    pair : position in the batch of the pair that needed it, -1 if no batch did
+    stored : the bytes themselves are wrong, whoever decodes them
     """
 
     def __init__(self, shard: str, key: str, offset: int, reason: str) -> None:
@@ -78,6 +95,7 @@ class BadSample(SiamstreamError):
             f"run 'python -m shards verify' on its folder to find every damaged sample"
         )
         self.shard, self.key, self.offset, self.reason = shard, key, offset, reason
+        self.pair, self.stored = -1, False
 
     def __reduce__(self) -> tuple[type[BadSample], tuple[str, str, int, str]]:
         """Make the error survive the way from a worker process."""

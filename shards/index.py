@@ -69,7 +69,10 @@ _VERSION_KEY, _NAME_KEY, _FACTS_KEY = b"siamstream.format", b"siamstream.name", 
 
 def crc32c(data: bytes | memoryview) -> int:
     """CRC-32C (Castagnoli) of bytes, as kept in the index."""
-    return int(google_crc32c.value(bytes(data)))
+    whole = data.obj if isinstance(data, memoryview) else data
+    if not isinstance(whole, bytes) or len(whole) != len(data):
+        whole = bytes(data)  # the library takes nothing else
+    return int(google_crc32c.value(whole))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -395,6 +398,10 @@ class Index:
         if code < len(self._few_files):
             return str(self._few_files[code])
         return str(self._file_names[code].as_py())
+
+    def files(self) -> list[str]:
+        """Names of all files that hold pictures."""
+        return [str(name) for name in self._file_names.to_pylist()]
 
     def target_boxes(self, rows: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float32]:
         """Target boxes of rows, (len(rows), 4) float32 xyxy in crop pixels."""

@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import synthetic
-import torch
+from loader_contract import BACKENDS, config_of, equal
 
 from configs.strict import ConfigError
-from loaders.batch import TENSOR_FIELDS, PairBatch
 from loaders.config import PairConfig
 from loaders.loader import PairLoader
 from loaders.plan import SamplerConfig
@@ -22,80 +21,13 @@ from loaders.recipe import Augment, Recipe
 from shards.errors import BadSample, DataError, FormatError, MismatchError, StorageError
 from shards.index import Index
 
-BACKENDS = ("cpu", "dali-cpu", "reference")
-SMALL = {"template_px": 63, "search_px": 95, "pairs_per_epoch": 26, "threads": 2}
 
-
-def config_of(data: Path, backend: str = "cpu", **changes: object) -> PairConfig:
-    return PairConfig(path=str(data), backend=backend, **{**SMALL, **changes})  # type: ignore[arg-type]
-
-
-def equal(a: PairBatch, b: PairBatch) -> bool:
-    return a.epoch == b.epoch and all(
-        torch.equal(getattr(a, name), getattr(b, name)) for name in TENSOR_FIELDS
-    )
-
-
-class TestContract:
-    """For every backend on every storage."""
+class TestEveryBackend:
+    """What does not depend on the storage; the rest is the contract's."""
 
     @pytest.fixture(params=BACKENDS)
     def config(self, request: pytest.FixtureRequest, packed: Path) -> PairConfig:
         return config_of(packed, request.param)
-
-    def test_shapes_and_types(self, config: PairConfig) -> None:
-        with PairLoader(config, batch_size=6) as loader:
-            batch = next(loader)
-        assert batch.template.shape == (6, 3, 63, 63)
-        assert batch.search.shape == (6, 3, 95, 95)
-        assert batch.template.dtype == batch.search.dtype == torch.uint8
-        assert batch.template_box.shape == batch.search_box.shape == (6, 4)
-        assert batch.search_box.dtype == torch.float32
-        assert batch.other_boxes.shape == (*batch.other_mask.shape, 4)
-        assert batch.positive.dtype == batch.other_mask.dtype == torch.bool
-        assert batch.sample.tolist() == [0, 1, 2, 3, 4, 5]
-        assert batch.stats["wait_s"] >= 0
-
-    def test_resume_at_every_step_equals_never_having_stopped(self, config: PairConfig) -> None:
-        steps = 9  # 5 steps an epoch: over an epoch's end, and into the next
-        with PairLoader(config, batch_size=5) as loader:
-            batches, states = [], [loader.state_dict()]
-            for _ in range(steps):
-                batches.append(next(loader))
-                states.append(loader.state_dict())
-        assert [batch.epoch for batch in batches] == [0] * 5 + [1] * 4
-        for step in range(steps):
-            with PairLoader(config, batch_size=5) as loader:
-                loader.load_state_dict(states[step])
-                assert loader.state_dict() == states[step]
-                assert equal(next(loader), batches[step])
-
-    def test_going_back_in_the_same_loader(self, config: PairConfig) -> None:
-        with PairLoader(config, batch_size=4) as loader:
-            state = loader.state_dict()
-            first = [next(loader) for _ in range(3)]
-            loader.load_state_dict(state)
-            again = [next(loader) for _ in range(3)]
-        assert all(equal(a, b) for a, b in zip(first, again, strict=True))
-
-    @pytest.mark.parametrize("world", [2, 3, 5])
-    def test_ranks_together_make_the_batch_of_one(self, config: PairConfig, world: int) -> None:
-        with PairLoader(config, batch_size=5) as loader:
-            whole = [next(loader) for _ in range(2)]
-        for rank in range(world):
-            with PairLoader(config, rank, world, batch_size=5) as loader:
-                for expected in whole:
-                    batch = next(loader)
-                    assert batch.sample.tolist() == expected.sample[rank::world].tolist()
-                    for name in ("template", "search", "template_box", "search_box", "positive"):
-                        part = getattr(expected, name)[rank::world]
-                        assert torch.equal(getattr(batch, name), part)
-
-    def test_threads_and_prefetch_change_nothing(self, config: PairConfig) -> None:
-        other = replace(config, threads=1, prefetch=1)
-        with PairLoader(config, batch_size=4) as a, PairLoader(other, batch_size=4) as b:
-            for _ in range(4):
-                assert equal(next(a), next(b))
 
     def test_a_damaged_picture_is_named(self, config: PairConfig, tmp_path: Path) -> None:
         folder = tmp_path / "lasot"
@@ -177,12 +109,6 @@ class TestContract:
             loader.close()
         with pytest.raises(RuntimeError, match="closed"):
             next(loader)
-
-    def test_close_leaves_no_threads(self, config: PairConfig) -> None:
-        before = set(threading.enumerate())
-        with PairLoader(config, batch_size=4) as loader:
-            next(loader)
-        assert set(threading.enumerate()) <= before
 
 
 def pack_broken(folder: Path) -> None:
@@ -357,7 +283,7 @@ def test_a_truncated_shard_is_an_error(tmp_path: Path) -> None:
         handle.truncate(3000)
     with (
         PairLoader(config_of(tmp_path), batch_size=8) as loader,
-        pytest.raises(StorageError, match="truncated"),
+        pytest.raises(BadSample, match="truncated"),
     ):
         next(loader)
 
