@@ -8,9 +8,11 @@ same repeat). So the steps compare on a noisy machine too.
 from __future__ import annotations
 
 import io
+import mmap
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -26,8 +28,9 @@ from benchmarks.pairs import pair_config
 from loaders.blur import BlurStep, gaussian_kernel, motion_kernel
 from loaders.cpu import Bench, blurred, occlude
 from loaders.occlusion import Occluder
-from loaders.sets import open_sets
-from loaders.work import Crops, prepare
+from loaders.sets import DataSets, open_sets, picture_fault
+from loaders.work import Crops, Work, prepare
+from shards.index import crc32c
 
 __all__ = ["COSTS_HEADER", "costs_lines", "costs_rows", "measure_costs"]
 
@@ -116,6 +119,28 @@ def _augments(picture: Pixels, count: int) -> dict[str, Callable[[], object]]:
     return {name: lambda step=step: [step() for _ in range(count)] for name, step in once.items()}
 
 
+def _mapped(sets: DataSets, work: Work) -> Callable[[], object]:
+    """Reading as `DataSet.read` does, through maps of the files."""
+    maps: dict[Path, mmap.mmap] = {}
+    places = []
+    for number, source in enumerate(sets.sets):
+        for crops in (work.template, work.search):
+            for at in source.ranges(crops.rows[work.plan.dataset == number]):
+                path = Path(source.folder, at.file)
+                if path not in maps:
+                    with path.open("rb") as file:
+                        maps[path] = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+                places.append((maps[path], at))
+
+    def read() -> None:
+        for mapped, at in places:
+            data = memoryview(mapped)[at.offset : at.offset + at.size]
+            crc32c(data)
+            picture_fault(data, sets.crop_size)
+
+    return read
+
+
 def _cpu_us(step: Callable[[], object], count: int) -> float:
     started = time.thread_time()
     step()
@@ -156,6 +181,7 @@ def measure_costs(
         "read and check a picture, page cache warm": lambda: [
             one.read(i) for one in halves for i in range(len(work))
         ],
+        "the same through a memory map": _mapped(sets, work),
         f"plan and draw a pair, in batches of {case.batch_size}": planned,
     }
     cv2.setNumThreads(1)

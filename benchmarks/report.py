@@ -107,6 +107,13 @@ SECTIONS = (
         document="docs/LOADERS.md",
     ),
     Section(
+        name="remote",
+        file="remote.json",
+        kind="remote",
+        render=limits_section,
+        document="docs/LOADERS.md",
+    ),
+    Section(
         name="sequential",
         file="sequential.json",
         kind="sequential",

@@ -294,7 +294,9 @@ def leaving(config: PairConfig, crop_size: int) -> list[str]:
         (recipe.image_x, config.search_px),
         (recipe.video_x, config.search_px),
     ):
-        worst = max(worst, px / 2 * math.exp(augment.scale) + augment.shift)
+        turn = math.radians(min(45.0, augment.rotation.delta)) if augment.rotation.p else 0.0
+        reach = px / 2 * math.exp(augment.scale) + augment.shift
+        worst = max(worst, reach * (math.cos(turn) + math.sin(turn)))
     if worst <= crop_size / 2:
         return []
     return [
