@@ -59,7 +59,7 @@ class Kernel:
         Parameters
         ----------
         crops, i : of the plan
-        region : its row of ``crops.params.decode_regions()``, or the whole picture
+        region : its row of ``crops.params.decoded``, or the whole picture
         out : (3, S, S) uint8, written
         """
         if self._bench is None:  # in the worker: a decoder does not survive a fork

@@ -168,7 +168,7 @@ class Bench(threading.local):
         four, three, spare = self._result(params.out_px)
         cv2.warpAffine(
             wide,
-            index_affine(_shifted(params.frame_from_crop[i], origin)),
+            _shifted(params.index_affine[i], origin),
             (params.out_px, params.out_px),
             dst=four,
             flags=_WARP,
@@ -196,11 +196,13 @@ class Bench(threading.local):
         return found
 
 
-def _shifted(frame_from_crop: Float, origin: tuple[int, int]) -> Float:
+def _shifted(index_affine: Float, origin: tuple[int, int]) -> Float:
     """Affine into a part of the frame that begins at `origin`."""
-    part_from_crop = frame_from_crop.copy()
-    part_from_crop[:, 2] -= origin
-    return part_from_crop
+    if origin == (0, 0):
+        return index_affine
+    out = index_affine.copy()
+    out[:, 2] -= origin
+    return out
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +275,7 @@ class CpuBackend:
         side = crops.params.out_px
         shape = (side, side, 3) if self._channels_last else (3, side, side)
         out = np.empty((len(crops), *shape), np.uint8)
-        return _Half(crops, crops.params.decode_regions(), out)
+        return _Half(crops, crops.params.decoded, out)
 
     def _crop(self, half: _Half, i: int) -> None:
         picture, origin = self._bench.decode(half.crops, i, half.regions[i])

@@ -303,7 +303,7 @@ class DaliBackend:
 
     def _inputs(self, prefix: Half, crops: Crops) -> dict[str, Any]:
         params = crops.params
-        regions = params.decode_regions()
+        regions = params.decoded
         matrix = params.frame_from_crop.copy()
         matrix[:, :, 2] -= regions[:, :2]
         low, size = regions[:, 1::-1], (regions[:, 2:] - regions[:, :2])[:, ::-1]

@@ -206,7 +206,7 @@ class _Doctor:
     def decode(self, backend: str) -> tuple[float, float]:
         """Decode as a backend on the CPU does: what the crop touches, or with Pillow all."""
         there, bench = self._there(), Bench(self.sets.crop_size)
-        halves = [(half, half.params.decode_regions()) for half in self.halves]
+        halves = [(half, half.params.decoded) for half in self.halves]
 
         def decode(number: int) -> None:
             i = there[number % len(there)]

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,7 @@ from shards.geometry import (
     crop_centre,
     flip_affine,
     flip_boxes,
+    index_affine,
     region_affine,
     rotate_affine,
     rotate_boxes,
@@ -165,43 +166,44 @@ class Params:
     ----------
     out_px : side of the results
     frame_from_crop : (B, 2, 3) float64, stored picture from result, edge coordinates
+    index_affine : (B, 2, 3) float64, the same on pixel indices, as OpenCV takes it
     color : (B, 3, 4) float64, RGB 0..255 from RGB 0..255 and 1
     colored : (B,) bool, False where `color` is the identity
     region : (B, 4) float64 xyxy, what the result shows of the (mirrored, rotated) stored picture,
         for boxes
     flipped : (B,) bool
     angle_deg : (B,) float64, clockwise as seen, after the flip
+    decoded : (B, 4) int64 xyxy, pixels of the stored pictures that must be decoded: what the warp
+        touches, wider by the kernel of a blur; all of a picture whose mean colour or other parts
+        are needed
     occluders, blurs : by position in the batch, of the samples concerned only; applied to the
         stored picture in this order, before the warp
     """
 
     out_px: int
     frame_from_crop: Float
+    index_affine: Float
     color: Float
     colored: npt.NDArray[np.bool_]
     region: Float
     flipped: npt.NDArray[np.bool_]
     angle_deg: Float
+    decoded: npt.NDArray[np.int64]
     frame_px: int
     grid: Grid
     occluders: Mapping[int, Occluder] = field(default_factory=dict)
     blurs: Mapping[int, BlurStep] = field(default_factory=dict)
 
-    def decode_regions(self) -> npt.NDArray[np.int64]:
-        """Pixels of the stored pictures that must be decoded: (B, 4) int64 xyxy.
-
-        What the warp touches, wider by the kernel of a blur; all of a picture whose mean colour or
-        other parts are needed.
-        """
-        frame_hw = (self.frame_px, self.frame_px)
-        regions = touched(self.frame_from_crop, self.out_px, frame_hw)
-        for i, blur in self.blurs.items():
-            if blur.kernel is not None:
-                affine = self.frame_from_crop[i]
-                regions[i] = touched(affine, self.out_px, frame_hw, blur.margin_px)
-        whole = [i for i, blur in self.blurs.items() if blur.kernel is None]
-        regions[[*self.occluders, *whole]] = (0, 0, self.frame_px, self.frame_px)
-        return np.asarray(regions)
+    def part(self, first: int, end: int) -> Params:
+        """Parameters of the crops `first` to `end`, which is left out."""
+        names = ("frame_from_crop", "index_affine", "color", "colored", "region", "flipped")
+        cut: dict[str, Any] = {
+            name: getattr(self, name)[first:end] for name in (*names, "angle_deg", "decoded")
+        }
+        for name in ("occluders", "blurs"):
+            steps = getattr(self, name).items()
+            cut[name] = {i - first: step for i, step in steps if first <= i < end}
+        return replace(self, **cut)
 
     def boxes(self, boxes: Float) -> npt.NDArray[np.float32]:
         """Map boxes of the stored pictures to the results; not clipped.
@@ -287,14 +289,17 @@ def _draw_crop(
     affine = region_affine(region, out_px, grid)
     if angle_deg.any():
         affine = rotate_affine(affine, frame_px, angle_deg)
+    frame_from_crop = flip_affine(affine, frame_px, flipped)
     return Params(
         out_px=out_px,
-        frame_from_crop=flip_affine(affine, frame_px, flipped),
+        frame_from_crop=frame_from_crop,
+        index_affine=index_affine(frame_from_crop),
         color=color,
         colored=~identity,
         region=region,
         flipped=flipped,
         angle_deg=angle_deg,
+        decoded=np.asarray(touched(frame_from_crop, out_px, (frame_px, frame_px)), np.int64),
         frame_px=frame_px,
         grid=grid,
     )
@@ -330,7 +335,14 @@ def _with_steps(
         )
         for i, row in zip(at.tolist(), more("blur", half, at, BLUR_WIDTH), strict=True)
     }
-    return replace(params, occluders=occluders, blurs=blurs)
+    decoded, frame_hw = params.decoded.copy(), (params.frame_px, params.frame_px)
+    for i, blur in blurs.items():
+        if blur.kernel is not None:
+            affine = params.frame_from_crop[i]
+            decoded[i] = touched(affine, params.out_px, frame_hw, blur.margin_px)
+    whole = [i for i, blur in blurs.items() if blur.kernel is None]
+    decoded[[*occluders, *whole]] = (0, 0, params.frame_px, params.frame_px)
+    return replace(params, decoded=decoded, occluders=occluders, blurs=blurs)
 
 
 def draw(

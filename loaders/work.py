@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 import numpy as np
@@ -87,6 +87,14 @@ class Crops:
             error.pair, error.stored = i, True
             raise
 
+    def part(self, first: int, end: int) -> Crops:
+        """Crops `first` to `end`, which is left out."""
+        return Crops(
+            sources=self.sources[first:end],
+            rows=self.rows[first:end],
+            params=self.params.part(first, end),
+        )
+
     def bad(self, i: int, reason: str) -> BadSample:
         """Error that names the sample of crop i, which a decoder refuses."""
         error = self.sources[i].bad(int(self.rows[i]), reason)
@@ -115,6 +123,21 @@ class Work:
 
     def __len__(self) -> int:
         return len(self.plan.sample)
+
+    def part(self, first: int, end: int) -> Work:
+        """Pairs `first` to `end`, which is left out, as if they had been planned alone."""
+        at = slice(first, end)
+        most = int(self.other_mask[at].sum(axis=1).max(initial=0))
+        return Work(
+            epoch=self.epoch,
+            plan=Plan(**{one.name: getattr(self.plan, one.name)[at] for one in fields(Plan)}),
+            template=self.template.part(first, end),
+            search=self.search.part(first, end),
+            template_box=self.template_box[at],
+            search_box=self.search_box[at],
+            other_boxes=np.ascontiguousarray(self.other_boxes[at, :most]),
+            other_mask=np.ascontiguousarray(self.other_mask[at, :most]),
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

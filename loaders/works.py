@@ -15,6 +15,7 @@ from shards.errors import MismatchError
 __all__ = ["NO_ATTEMPTS", "Attempts", "Planned", "Works", "open_works"]
 
 
+PLANNED_PAIRS = 128  # of one rank, planned together where that can be
 Attempts = Mapping[int, int]
 NO_ATTEMPTS: Attempts = MappingProxyType({})
 
@@ -61,18 +62,44 @@ class Planned:
         self, sets: DataSets, config: PairConfig, rank: int, world_size: int, batch_size: int
     ) -> None:
         self.sets, self._config = sets, config
-        self._rank, self._world_size = rank, world_size
+        self._rank, self._world_size, self._batch_size = rank, world_size, batch_size
         self._count = len(range(rank, batch_size, world_size))
+        # Where the rank's samples of several batches are evenly apart, they are planned together,
+        # which costs half as much: most of it is the cost of a NumPy call, not of its numbers.
+        self._together = 1 if batch_size % world_size else max(1, PLANNED_PAIRS // self._count)
+        self._planned: tuple[int, int, Work] | None = None  # epoch, consumed before it, batches
 
     def make(self, epoch: int, consumed: int, attempts: Attempts = NO_ATTEMPTS) -> Work:
         """Plan a batch and tell the storage."""
-        start, step = consumed + self._rank, self._world_size
-        work = prepare(self.sets, self._config, epoch, start, self._count, step, attempts)
+        if attempts:
+            work = self._plan(epoch, consumed, 1, attempts)
+        else:
+            work = self._from_several(epoch, consumed)
         for number, source in enumerate(self.sets.sets):
             drawn = work.plan.dataset == number
             for crops in (work.template, work.search):
                 source.storage.will_need(source.ranges(crops.rows[drawn]))
         return work
+
+    def _plan(self, epoch: int, consumed: int, batches: int, attempts: Attempts) -> Work:
+        count, start = batches * self._count, consumed + self._rank
+        return prepare(self.sets, self._config, epoch, start, count, self._world_size, attempts)
+
+    def _from_several(self, epoch: int, consumed: int) -> Work:
+        left = (self._config.pairs_per_epoch - consumed) // self._batch_size
+        batches = max(1, min(self._together, left))
+        planned = self._planned
+        if planned is None or planned[0] != epoch or not self._holds(planned, consumed):
+            work = self._plan(epoch, consumed, batches, NO_ATTEMPTS)
+            planned = self._planned = epoch, consumed, work
+        first = (consumed - planned[1]) // self._batch_size * self._count
+        return planned[2].part(first, first + self._count)
+
+    def _holds(self, planned: tuple[int, int, Work], consumed: int) -> bool:
+        """Tell whether a batch is among those planned, whose beginnings are a batch size apart."""
+        after = consumed - planned[1]
+        there = len(planned[2]) // self._count * self._batch_size
+        return 0 <= after < there and after % self._batch_size == 0
 
     def state(self) -> dict[str, Any]:
         """Nothing: a position is enough."""

@@ -34,8 +34,8 @@ class FilePairs(Dataset[tuple[Any, ...]]):
             id(source): files_folder(case.derived_folder, source.manifest) for source in sets.sets
         }
         self._kernel = Kernel(sets.crop_size, self._read)
-        self._template_regions = self.work.template.params.decode_regions()
-        self._search_regions = self.work.search.params.decode_regions()
+        self._template_regions = self.work.template.params.decoded
+        self._search_regions = self.work.search.params.decoded
 
     def __len__(self) -> int:
         return len(self.work)

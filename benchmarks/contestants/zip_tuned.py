@@ -136,9 +136,10 @@ class TunedBatches(Dataset[Batch]):
         return out
 
     def _fill(self, crops: Crops, out: npt.NDArray[np.uint8]) -> None:
-        regions = crops.params.decode_regions()
+        regions = crops.params.decoded
         if not self._by_region:
-            regions[:] = (0, 0, crops.params.frame_px, crops.params.frame_px)
+            side = crops.params.frame_px
+            regions = np.broadcast_to(np.array([0, 0, side, side]), regions.shape)
         for i in range(len(crops)):
             self._kernel.make(crops, i, regions[i], out[i])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,11 @@ import pytest
 from click.testing import CliRunner
 from loader_contract import MOSTLY_SLOW, LoaderContract, config_of, take
 
+from benchmarks.faulty_server import FaultyServer
 from loaders import storages
 from loaders.cli import main
 from loaders.loader import PairLoader
+from loaders.remote import RemoteConfig
 from shards.errors import MismatchError, StorageError
 from shards.in_place import index_folder, index_zip
 from shards.legacy import export_legacy
@@ -71,6 +73,23 @@ class TestZipMemory(InOtherForms):
 
 class TestFiles(InOtherForms):
     STORAGE = "files"
+
+
+class TestRemote(LoaderContract):
+    """Over HTTP, with a cache on disk that some loaders of a test fill and others use."""
+
+    @pytest.fixture(params=MOSTLY_SLOW)
+    def backend(self, request: pytest.FixtureRequest) -> str:
+        return str(request.param)
+
+    @pytest.fixture
+    def data(self, packed: Path) -> Iterator[str]:
+        with FaultyServer(packed) as server:
+            yield server.url
+
+    @pytest.fixture
+    def changes(self, tmp_path: Path) -> Mapping[str, Any]:
+        return {"remote": RemoteConfig(cache_dir=str(tmp_path / "cache"), connections=8)}
 
 
 @pytest.mark.parametrize("form", ["tar", "zip", "folder"])
