@@ -38,6 +38,8 @@ __all__ = ["REGION_SHARE", "Bench", "CpuBackend", "blurred", "occlude", "usable_
 # Above this share of the picture's pixels, decoding the whole picture is cheaper than the region.
 REGION_SHARE = 0.7
 _CPU_ONLY = -99999  # nvImageCodec's device number for "no GPU"
+# Boxes lie on the pixels as they are stored, whatever a tag says about showing them.
+_AS_STORED = nvimgcodec.DecodeParams(apply_exif_orientation=False)
 _REPLICATE = int(cv2.BORDER_REPLICATE)
 _WARP = int(cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
 
@@ -136,7 +138,7 @@ class Bench(threading.local):
         if (right - left) * (bottom - top) < REGION_SHARE * self._frame_px**2:
             stream = nvimgcodec.CodeStream(data)
             part = stream.get_sub_code_stream(region=nvimgcodec.Region(top, left, bottom, right))
-            self._region = self._decoder.decode(part, image=self._region)
+            self._region = self._decoder.decode(part, image=self._region, params=_AS_STORED)
             # Where this decoder declines, the whole decode below must tell why.
             if self._region is not None:
                 # `np.asarray` would take `__array_interface__`, which leaks 32 bytes each time.

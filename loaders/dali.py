@@ -85,6 +85,7 @@ def _decode(encoded: Any, anchor: Any, shape: Any, gpu: bool) -> Any:
         normalized_anchor=False,
         normalized_shape=False,
         output_type=types.RGB,
+        adjust_orientation=False,  # boxes lie on the pixels as they are stored
     )
 
 
@@ -241,6 +242,9 @@ class DaliBackend:
         if handle.result is None:
             assert handle.error is not None
             raise handle.error
+        for tensor in handle.result if self._copies is not None else ():
+            # Here, in the consumer's thread: its stream is the one that reads them.
+            tensor.record_stream(torch.cuda.current_stream(tensor.device))
         return handle.result
 
     def close(self, timeout_s: float = CLOSE_S) -> None:
@@ -329,7 +333,6 @@ class DaliBackend:
         with torch.cuda.stream(self._copies):
             tensor: torch.Tensor = torch.utils.dlpack.from_dlpack(output.as_tensor()).clone()
         self._copies.synchronize()
-        tensor.record_stream(torch.cuda.current_stream(tensor.device))
         return tensor.permute(0, 3, 1, 2) if self._channels_last else tensor
 
 

@@ -67,7 +67,8 @@ class Faults:
         # What one decoder refuses in one region, it may accept in another.
         if error.stored:
             for crops in (work.template, work.search):
-                if crops.bad(error.pair, "").offset == error.offset:
+                found = crops.bad(error.pair, "")
+                if (found.shard, found.offset) == (error.shard, error.offset):
                     number = int(work.plan.dataset[error.pair])
                     self._rows.add((number, int(crops.rows[error.pair])))
         if len(self._found) <= SHOWN:

@@ -24,7 +24,7 @@ from loaders.sets import Chosen
 from loaders.threads import Threads
 from loaders.work import CLOSE_S, Backend
 from loaders.works import open_works
-from shards.errors import BadSample, MismatchError, SiamstreamError, StorageError, TooManyBadSamples
+from shards.errors import BadSample, MismatchError, SiamstreamError, StorageError
 
 __all__ = ["PairLoader", "make_backend"]
 
@@ -183,10 +183,11 @@ class PairLoader:
         started = time.perf_counter()
         self._fill()
         begun, template, search = self._wait(self._ahead[0], started + self.config.timeout_s)
-        self._ahead.popleft()
-        self._fill()
         batch = self._hand_over(begun, template, search, started)
+        # Only now: whatever was raised before this, the batch is still the next one.
+        self._ahead.popleft()
         self._position = self._after(self._position)
+        self._fill()
         return batch
 
     def _wait(
@@ -336,13 +337,17 @@ class PairLoader:
         self._next = self._position = (epoch, consumed)
 
     def _drop_ahead(self) -> None:
-        """Let go of the batches made ahead; those under way are finished first."""
+        """Let go of the batches made ahead; those under way are finished first, or given up."""
         pending, self._ahead = self._ahead, deque()
+        self._next = self._position
+        deadline = time.perf_counter() + self.config.timeout_s
         for future in pending:
             if not future.cancel():
-                # A damaged sample in a batch that nobody will see is nobody's error.
-                with suppress(BadSample, TooManyBadSamples):
-                    self._wait(future, time.perf_counter() + self.config.timeout_s)
+                # What is wrong with a batch that nobody will see is nobody's error.
+                with suppress(Exception):
+                    self._batches.finish(
+                        self._made(future, deadline), max(0.0, deadline - time.perf_counter())
+                    )
 
     def stats(self) -> dict[str, float]:
         """Totals since the start.
@@ -372,7 +377,9 @@ class PairLoader:
         self._works.stop()
         # A thread that hangs in a read cannot be stopped, and must not stop us.
         limit_s = 0.0 if self._stalled else min(CLOSE_S, self.config.timeout_s)
-        ended = self._planner.stop(limit_s) & self._starter.stop(limit_s)  # both, in any case
+        deadline = time.perf_counter() + limit_s
+        ended = self._planner.stop(limit_s)
+        ended &= self._starter.stop(max(0.0, deadline - time.perf_counter()))
         self._ahead.clear()
         self._backend.close(limit_s if ended else 0.0)
         self._faults.sum_up()

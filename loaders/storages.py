@@ -71,9 +71,14 @@ def _check_form(name: StorageName, folder: Path, manifest: Manifest) -> None:
 
 
 def _check_memory(manifests: Mapping[Path, Manifest]) -> None:
-    """Refuse to read more into memory than there is; processes of a machine load at once."""
+    """Refuse to read more into memory than there is; processes of a machine load at once.
+
+    The first process of a machine counts them all. The others count themselves alone, for what is
+    free when they look depends on how much those beside them have read by then.
+    """
     needed = sum(shard.bytes for one in manifests.values() for shard in one.shards)
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # set by torchrun
+    first = os.environ.get("LOCAL_RANK", "0") == "0"
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if first else 1  # set by torchrun
     free = available_bytes()
     if needed * processes > free:
         each = ", ".join(

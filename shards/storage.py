@@ -124,7 +124,8 @@ class LocalStorage:
 
     def size(self, file: str) -> int:
         """Size of a file in bytes."""
-        return os.fstat(self._file(file).fd).st_size
+        opened = self._file(file)  # held, so that nobody closes it meanwhile
+        return os.fstat(opened.fd).st_size
 
     def read_many(self, ranges: Sequence[Range]) -> list[memoryview]:
         """Copies of the ranges.
@@ -156,11 +157,11 @@ class LocalStorage:
         return data
 
     def will_need(self, ranges: Sequence[Range]) -> None:
-        """Ask the kernel to read these ranges ahead."""
+        """Ask the kernel to read these ranges ahead; what is wrong is told to who reads them."""
         for one in ranges:
-            with suppress(MissingBytes):  # who reads it is told, and knows the sample
-                fd = self._file(one.file).fd
-                os.posix_fadvise(fd, one.offset, one.size, os.POSIX_FADV_WILLNEED)
+            with suppress(StorageError, OSError):
+                opened = self._file(one.file)  # held, so that nobody closes it meanwhile
+                os.posix_fadvise(opened.fd, one.offset, one.size, os.POSIX_FADV_WILLNEED)
 
     def close(self) -> None:
         """Close the files that nobody reads just now; a later read opens its file again."""

@@ -26,8 +26,13 @@ from loaders.batch import TENSOR_FIELDS, PairBatch
 from loaders.config import PairConfig
 from loaders.loader import PairLoader
 
-BACKENDS = ("cpu", "dali-cpu", "reference")
-MOSTLY_SLOW = (BACKENDS[0], *(pytest.param(name, marks=pytest.mark.slow) for name in BACKENDS[1:]))
+ON_THE_GPU = pytest.param("dali", marks=pytest.mark.gpu)
+BACKENDS = ("cpu", "dali-cpu", "reference", ON_THE_GPU)
+MOSTLY_SLOW = (
+    BACKENDS[0],
+    *(pytest.param(name, marks=pytest.mark.slow) for name in BACKENDS[1:3]),
+    ON_THE_GPU,
+)
 SMALL = {"template_px": 63, "search_px": 95, "pairs_per_epoch": 26, "threads": 2}
 
 
@@ -41,9 +46,15 @@ def equal(a: PairBatch, b: PairBatch) -> bool:
     )
 
 
+def loader_of(config: PairConfig, rank: int = 0, world: int = 1, *, batch_size: int) -> PairLoader:
+    """Loader on the device that its backend needs."""
+    device = "cuda" if config.backend == "dali" else "cpu"
+    return PairLoader(config, rank, world, device, batch_size=batch_size)
+
+
 def take(config: PairConfig, count: int, rank: int = 0, world: int = 1) -> list[PairBatch]:
     """First batches of a rank, of 5 pairs in all ranks together."""
-    with PairLoader(config, rank, world, batch_size=5) as loader:
+    with loader_of(config, rank, world, batch_size=5) as loader:
         return [next(loader) for _ in range(count)]
 
 
@@ -100,7 +111,7 @@ class LoaderContract:
         return config_of(data, backend, **changes)
 
     def test_shapes_and_types(self, config: PairConfig) -> None:
-        with PairLoader(config, batch_size=6) as loader:
+        with loader_of(config, batch_size=6) as loader:
             batch = next(loader)
         assert batch.template.shape == (6, 3, 63, 63)
         assert batch.search.shape == (6, 3, 95, 95)
@@ -121,20 +132,20 @@ class LoaderContract:
             assert equal(found, expected)
 
     def test_resume_at_every_step_equals_never_having_stopped(self, config: PairConfig) -> None:
-        with PairLoader(config, batch_size=5) as loader:
+        with loader_of(config, batch_size=5) as loader:
             batches, states = [], [loader.state_dict()]
             for _ in range(self.STEPS):
                 batches.append(next(loader))
                 states.append(loader.state_dict())
         assert [batch.epoch for batch in batches] == [0] * 5 + [1] * 2
         for step in range(self.STEPS):
-            with PairLoader(config, batch_size=5) as loader:
+            with loader_of(config, batch_size=5) as loader:
                 loader.load_state_dict(states[step])
                 assert loader.state_dict() == states[step]
                 assert equal(next(loader), batches[step])
 
     def test_going_back_in_the_same_loader(self, config: PairConfig) -> None:
-        with PairLoader(config, batch_size=4) as loader:
+        with loader_of(config, batch_size=4) as loader:
             state = loader.state_dict()
             first = [next(loader) for _ in range(3)]
             loader.load_state_dict(state)
@@ -155,14 +166,14 @@ class LoaderContract:
     def test_after_a_change_of_the_world_come_exactly_the_samples_not_yet_seen(
         self, config: PairConfig
     ) -> None:
-        with PairLoader(config, 1, 2, batch_size=5) as loader:
+        with loader_of(config, 1, 2, batch_size=5) as loader:
             for _ in range(2):
                 next(loader)
             state = loader.state_dict()
         for world, batch_size in ((3, 5), (1, 4)):
             seen: list[int] = []
             for rank in range(world):
-                with PairLoader(config, rank, world, batch_size=batch_size) as loader:
+                with loader_of(config, rank, world, batch_size=batch_size) as loader:
                     loader.load_state_dict(state)
                     while (batch := next(loader)).epoch == 0:
                         seen += batch.sample.tolist()
@@ -171,7 +182,7 @@ class LoaderContract:
 
     def test_closing_leaves_no_thread_and_no_open_file(self, config: PairConfig) -> None:
         threads, files = set(threading.enumerate()), shards_open()
-        with PairLoader(config, batch_size=4) as loader:
+        with loader_of(config, batch_size=4) as loader:
             next(loader)
         assert set(threading.enumerate()) <= threads
         assert shards_open() <= files

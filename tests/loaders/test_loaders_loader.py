@@ -14,10 +14,12 @@ import synthetic
 from loader_contract import BACKENDS, config_of, equal
 
 from configs.strict import ConfigError
+from loaders.batch import PairBatch
 from loaders.config import PairConfig
 from loaders.loader import PairLoader
 from loaders.plan import SamplerConfig
 from loaders.recipe import Augment, Recipe
+from loaders.sets import DataSet
 from shards.errors import BadSample, DataError, FormatError, MismatchError, StorageError
 from shards.index import Index
 
@@ -325,3 +327,43 @@ def test_statistics_count_what_was_handed_over(packed: Path) -> None:
         stats = loader.stats()
     assert (stats["batches"], stats["pairs"]) == (3, 6)
     assert stats["wait_s"] > 0
+
+
+def test_a_batch_that_cannot_be_handed_over_is_still_the_next(
+    packed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the device has no memory left, or somebody presses Ctrl-C."""
+    with PairLoader(config_of(packed), batch_size=2) as loader:
+        next(loader)
+        plain, state = loader._hand_over, loader.state_dict()
+
+        def fails(*_: object) -> PairBatch:
+            raise MemoryError("no memory on the device")
+
+        monkeypatch.setattr(loader, "_hand_over", fails)
+        with pytest.raises(MemoryError):
+            next(loader)
+        assert loader.state_dict() == state
+        monkeypatch.setattr(loader, "_hand_over", plain)
+        assert next(loader).sample.tolist() == [2, 3]
+        assert loader.state_dict()["consumed"] == 4
+
+
+def test_what_is_wrong_with_batches_that_are_dropped_is_nobodys_error(
+    packed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with PairLoader(config_of(packed, prefetch=4), batch_size=2) as loader:
+        next(loader)
+        plain, state = DataSet.read, loader.state_dict()
+
+        def fails(*_: object) -> memoryview:
+            raise StorageError("the cable is out")
+
+        monkeypatch.setattr(DataSet, "read", fails)
+        loader.load_state_dict({**state, "consumed": 12})
+        with pytest.raises(StorageError, match="cable"):
+            next(loader)
+        loader.load_state_dict(state)
+        monkeypatch.setattr(DataSet, "read", plain)
+        loader.load_state_dict(state)
+        assert [next(loader).sample.tolist() for _ in range(2)] == [[2, 3], [4, 5]]

@@ -11,8 +11,10 @@ import pytest
 import simplejpeg
 import synthetic
 import torch
+from nvidia.dali import fn, pipeline_def
 
 import loaders.cpu
+import loaders.dali
 from loaders import reference
 from loaders.blur import Blur
 from loaders.config import BackendName, PairConfig
@@ -135,10 +137,13 @@ def test_grids(tmp_path: Path, backend: str, grid: Grid) -> None:
 
 
 @pytest.mark.parametrize("backend", FAST)
+@pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("pixels", ["float16", "bfloat16", "float32"])
-def test_normalised_pixels(packed: Path, backend: str, pixels: str) -> None:
+def test_normalised_pixels(packed: Path, backend: str, pixels: str, channels_last: bool) -> None:
     exact = batch(packed, backend, Recipe())[1]
-    found = batch(packed, backend, Recipe(), pixels=pixels)[1]
+    found = batch(packed, backend, Recipe(), pixels=pixels, channels_last=channels_last)[1]
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    assert found.is_contiguous(memory_format=layout)
     assert found.dtype == getattr(torch, pixels)
     mean = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
     std = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
@@ -249,3 +254,68 @@ def test_decoding_again_and_again_takes_no_memory() -> None:
             before = anonymous_kb()
         bench.decode(data, 0, region)  # type: ignore[arg-type]
     assert anonymous_kb() - before < 500  # 40,000 calls of 32 bytes would be 1,250
+
+
+def with_orientation(jpeg: bytes, orientation: int) -> bytes:
+    """A JPEG with an Exif segment that asks to be shown rotated."""
+    tiff = (
+        b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0" + bytes([orientation]) + b"\0\0\0\0\0\0"
+    )
+    body = b"Exif\0\0" + tiff
+    return jpeg[:2] + b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body + jpeg[2:]
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+@pytest.mark.parametrize("region", [(40, 30, 200, 260), (0, 0, 446, 446)])
+def test_pixels_stay_where_they_are_stored_whatever_exif_says(
+    orientation: int, region: tuple[int, int, int, int]
+) -> None:
+    plain = encode_jpeg(synthetic.picture(5, 446), 90)
+    data = with_orientation(plain, orientation)
+    left, top, right, bottom = region
+    expected = simplejpeg.decode_jpeg(plain, "RGB")[top:bottom, left:right]
+    found, (x, y) = Bench(446).decode(Given(data), 0, np.array(region))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(found[top - y : bottom - y, left - x : right - x], expected)
+    np.testing.assert_array_equal(reference.decode(data)[top:bottom, left:right], expected)
+    np.testing.assert_array_equal(dali_decoded(data, region, None), expected)
+
+
+def dali_decoded(
+    data: bytes, region: tuple[int, int, int, int], device_id: int | None
+) -> np.ndarray:
+    """Region of a picture by the decoder of DALI's graph alone."""
+    left, top, right, bottom = region
+
+    @pipeline_def(batch_size=1, num_threads=1, device_id=device_id, prefetch_queue_depth=1)
+    def alone() -> object:
+        inputs = [
+            np.frombuffer(data, np.uint8),
+            np.array([top, left], np.int32),
+            np.array([bottom - top, right - left], np.int32),
+        ]
+        nodes = [fn.external_source([[value]]) for value in inputs]
+        return loaders.dali._decode(*nodes, gpu=device_id is not None)
+
+    pipe = alone()
+    pipe.build()
+    (found,) = pipe.run()
+    return np.array((found if device_id is None else found.as_cpu()).at(0))
+
+
+@pytest.mark.parametrize("region", [(0, 0, 446, 446), (95, 80, 350, 335), (301, 33, 302, 34)])
+def test_dalis_decoder_alone(region: tuple[int, int, int, int]) -> None:
+    """On the CPU it is libjpeg-turbo too: equal pixels."""
+    data = encode_jpeg(synthetic.picture(7, 446), 90)
+    left, top, right, bottom = region
+    expected = reference.decode(data)[top:bottom, left:right]
+    np.testing.assert_array_equal(dali_decoded(data, region, None), expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_dalis_decoder_alone_on_the_gpu() -> None:
+    data = encode_jpeg(synthetic.picture(7, 446), 90)
+    found = dali_decoded(data, (95, 80, 350, 335), 0)
+    difference = np.abs(found.astype(int) - reference.decode(data)[80:335, 95:350])
+    assert difference.mean() <= 1.0
+    assert np.quantile(difference, 0.999) <= 8
