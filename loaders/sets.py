@@ -113,7 +113,7 @@ class DataSet:
         try:
             (data,) = self.storage.read_many([one])
         except MissingBytes as error:
-            raise self.bad(row, str(error)) from error
+            raise self.bad(row, error.reason) from error
         found = crc32c(data)
         tries = REFETCHES
         while found != index.crc[row] and tries > 0 and isinstance(self.storage, Refetching):

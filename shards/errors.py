@@ -63,7 +63,17 @@ class StorageError(SiamstreamError):
 
 
 class MissingBytes(StorageError):
-    """A file is absent, or shorter than was asked of it: asking again will not help."""
+    """A file is absent, or shorter than was asked of it: asking again will not help.
+
+    Parameters
+    ----------
+    message : with the file's name
+    reason : the same without it, for those who name the file already
+    """
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason or message
 
 
 class TooManyBadSamples(SiamstreamError):

@@ -111,7 +111,8 @@ class LocalStorage:
         try:
             found = _Open(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
         except FileNotFoundError as error:
-            raise MissingBytes(f"{path}: cannot be read: it is not there") from error
+            reason = "cannot be read: it is not there"
+            raise MissingBytes(f"{path}: {reason}", reason) from error
         except OSError as error:
             raise _unreadable(path, error) from error
         # Pairs are drawn at random: what follows a range is not wanted.
@@ -224,7 +225,8 @@ class MemoryStorage:
                     heard()
                 return data.toreadonly()
         except FileNotFoundError as error:
-            raise MissingBytes(f"{path}: cannot be read: it is not there") from error
+            reason = "cannot be read: it is not there"
+            raise MissingBytes(f"{path}: {reason}", reason) from error
         except OSError as error:
             raise _unreadable(path, error) from error
 
@@ -264,10 +266,12 @@ def _check(folder: Path, one: Range) -> None:
 
 
 def _too_short(folder: Path, one: Range, size: int) -> MissingBytes:
+    reason = (
+        f"bytes {one.offset} to {one.offset + one.size} are needed, the file has {size}; it is "
+        "truncated or of another packing"
+    )
     return MissingBytes(
-        f"{folder / one.file}: bytes {one.offset} to {one.offset + one.size} are needed, the file "
-        f"has {size}; it is truncated or of another packing: run 'python -m shards verify' on its "
-        "folder"
+        f"{folder / one.file}: {reason}: run 'python -m shards verify' on its folder", reason
     )
 
 
