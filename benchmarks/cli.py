@@ -14,8 +14,9 @@ from benchmarks.case import Case
 from benchmarks.claims import CLAIMS_HEADER, claim_rows
 from benchmarks.contestants import CONTESTANTS, UNIT, Entry, named
 from benchmarks.data import DataConfig, make
-from benchmarks.environment import available_bytes, usable_cores
+from benchmarks.environment import usable_cores
 from shards.console import KnownErrorsGroup, counter
+from shards.free_memory import available_bytes
 
 __all__ = ["main"]
 
@@ -280,16 +281,23 @@ def _sizes(_: click.Context, __: click.Parameter, value: str) -> list[float]:
     return sizes
 
 
+def _soak_minutes(_: click.Context, __: click.Parameter, value: float) -> float:
+    if not (value == 0 or 0.5 <= value <= 25):
+        raise click.BadParameter(f"{value:g}: give 0.5 to 25 minutes, or 0 for no soak")
+    return value
+
+
 @main.command(epilog="Example: python -m benchmarks memory --gb 1,4 --minutes 10 --json m.json")
 @click.option(
     "--gb", "sizes_gb", default="1,4", show_default=True, callback=_sizes, help="Sizes of the data."
 )
 @click.option(
     "--minutes",
-    type=click.FloatRange(0, 25),
+    type=float,
     default=10,
     show_default=True,
-    help="Of the soak on the largest; 0: none.",
+    callback=_soak_minutes,
+    help="Of the soak on the largest, 0.5 to 25; 0: none.",
 )
 @click.option("--batches", type=click.IntRange(1), default=200, show_default=True, help="Of a run.")
 @click.option(

@@ -51,7 +51,7 @@ def claims(small_gb: float, large_gb: float) -> tuple[Claim, ...]:
             key="x_of_small",
             what=f"memory at {large_gb:g} GB against {small_gb:g} GB",
             unit="x",
-            bar=1.1,
+            bar=1.05,
         ),
         Claim(
             key="growth_mb",
