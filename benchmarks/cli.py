@@ -22,6 +22,7 @@ __all__ = ["main"]
 
 DEFAULT_DATA = Path("data/bench")
 DEFAULT_REAL = Path("data/bench-real")
+DEFAULT_REMOTE = Path("data/bench-remote")
 DEFAULT_DERIVED = Path("data/bench-derived")
 RESULTS = Path(__file__).parent / "results"
 CHECKOUT = Path(__file__).parent.parent
@@ -309,7 +310,8 @@ def _soak_minutes(_: click.Context, __: click.Parameter, value: float) -> float:
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("data/bench-memory"),
     show_default=True,
-    help="Folder for the data, twice the sizes; removed afterwards.",
+    help="Folder for the data, twice the sizes, of its own; what a run makes in it is removed "
+    "afterwards.",
 )
 @click.option("--keep", is_flag=True, help="Leave the data for the next run.")
 @click.option("--check", is_flag=True, help="Exit 1 if a bar is missed.")
@@ -366,6 +368,11 @@ def _real_or_made(given: Path | None) -> Path:
 
     folder = given or real_data(DEFAULT_REAL)
     if folder is None:
+        _say(
+            "Note: synthetic pictures, for $SIAMSTREAM_TEST_DATA is not set; let it name a parent "
+            "of raw data sets (lasot/, got10k/, trackingnet/, coco/), or give --data with one that "
+            "'python -m packer' made, to measure on real ones"
+        )
         folder = DEFAULT_DATA
         _make_data(DataConfig(), folder)
     return folder
@@ -376,7 +383,8 @@ def _real_or_made(given: Path | None) -> Path:
     "--data",
     "data_folder",
     type=click.Path(path_type=Path),
-    help="A packed data set, or a parent of such.  [default: data/bench, made if absent]",
+    help="A packed data set, or a parent of such, of so many pictures that hardly one is read "
+    "twice.  [default: data/bench-remote, 2 GB, made if absent]",
 )
 @click.option("--batches", type=click.IntRange(1), default=30, show_default=True, help="Counted.")
 @click.option("--repeats", type=click.IntRange(1), default=3, show_default=True)
@@ -396,11 +404,11 @@ def remote(
     json_file: Path | None,
 ) -> None:
     """Read over a slow server that refuses 1 % of the requests, beside reading from disk."""
-    from benchmarks.remote import RemoteCase, measure_remote
+    from benchmarks.remote import RemoteCase, measure_remote, remote_data, remote_lines
 
     if data_folder is None:
-        data_folder = DEFAULT_DATA
-        _make_data(DataConfig(), data_folder)
+        data_folder = DEFAULT_REMOTE
+        remote_data(data_folder, _say)
     case = RemoteCase(
         data=str(data_folder),
         batches=batches,
@@ -410,7 +418,7 @@ def remote(
         threads=usable_cores(),
     )
     run = measure_remote(case, _command(), _say)
-    _judge(ctx, run, [], check, json_file)
+    _judge(ctx, run, remote_lines(run), check, json_file)
 
 
 @main.command(epilog="Example: python -m benchmarks pack --frames 300 --json pack.json")
@@ -472,10 +480,15 @@ def pack(
 @JSON_FILE
 def sequential(data_folder: Path | None, out: Path, pairs: int, json_file: Path | None) -> None:
     """Compare the pairs of sequential storage with the plan's, for windows of 8 to 512 tracks."""
-    from benchmarks.sequential import SEQUENTIAL_HEADER, measure_sequential, sequential_rows
+    from benchmarks.sequential import (
+        SEQUENTIAL_HEADER,
+        measure_sequential,
+        sequential_lines,
+        sequential_rows,
+    )
 
     run = measure_sequential(out, data_folder, pairs, _command(), _say)
-    _show(sequential_rows(run), SEQUENTIAL_HEADER, [])
+    _show(sequential_rows(run), SEQUENTIAL_HEADER, sequential_lines(run))
     if json_file is not None:
         result.write(json_file, run)
         _say(f"{json_file}: written")
