@@ -39,6 +39,20 @@ def real_packed(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 @pytest.fixture(scope="session")
+def real_packed_all(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Parent of all four data sets of real pictures, packed. Read only."""
+    from packer.everything import pack_all
+
+    out = tmp_path_factory.mktemp("real-all")
+    states = {one.name: one.state for one in pack_all(real_data, out)}
+    wanted = ("lasot", "got10k", "trackingnet", "coco")
+    absent = [name for name in wanted if states.get(name) != "packed"]
+    if absent:
+        pytest.skip(f"real pictures: SIAMSTREAM_TEST_DATA={real_data} has no {', '.join(absent)}")
+    return out
+
+
+@pytest.fixture(scope="session")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Parent of two synthetic packed data sets, lasot (video) and coco (image). Read only."""
     folder = tmp_path_factory.mktemp("packed")
