@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import logging
@@ -13,9 +14,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import synthetic
@@ -661,6 +664,49 @@ def test_a_damaged_index_on_disk_is_fetched_again(
     kept.write_bytes(right[:3000] + b"x" + right[3001:])
     open_sets(config).close()
     assert kept.read_bytes() == right
+
+
+def test_a_kept_index_is_hashed_only_where_it_may_have_changed(
+    server: FaultyServer, quick: RemoteConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[int] = []
+    digest = hashlib.file_digest
+
+    def counted(*arguments: Any) -> Any:
+        hashed.append(1)
+        return digest(*arguments)
+
+    monkeypatch.setattr("loaders.mirror.hashlib.file_digest", counted)
+    config = PairConfig(path=f"{server.url}/lasot", remote=quick)
+    open_sets(config).close()
+    open_sets(config).close()
+    assert hashed == []
+    (index,) = (Path(str(quick.cache_dir)) / "indexes").glob("*.arrow")
+    os.utime(index, (time.time() - 999,) * 2)
+    for _ in range(2):
+        open_sets(config).close()
+        assert len(hashed) == 1
+    index.with_suffix(".ok").write_bytes(b"\xff torn")
+    open_sets(config).close()
+    assert len(hashed) == 2
+
+
+def test_who_waits_for_an_index_waits_while_it_comes(tmp_path: Path) -> None:
+    lock, part = tmp_path / "a.lock", tmp_path / "a.arrow.1.part"
+    part.write_bytes(b"")
+    with mirror._alone(lock, 1), ThreadPoolExecutor(1) as pool:
+
+        def enter() -> float:
+            started = time.monotonic()
+            with mirror._alone(lock, 0.4):
+                return time.monotonic() - started
+
+        waiting = pool.submit(enter)
+        for _ in range(8):
+            time.sleep(0.1)
+            with part.open("ab") as handle:
+                handle.write(b"more")
+        assert 0.8 < waiting.result() < 3
 
 
 def test_an_index_that_is_not_the_manifests(tmp_path: Path, quick: RemoteConfig) -> None:
