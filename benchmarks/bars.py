@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks import result
 from benchmarks.case import Case
 from benchmarks.claims import Claim, claims_of
-from benchmarks.compare import data_facts
+from benchmarks.compare import data_facts, sets_text
 from benchmarks.contestants import UNIT, Entry, named
 from benchmarks.derived import ensure, warm
 from benchmarks.limits import FACTOR, SHARDS, same_pictures
@@ -185,12 +185,7 @@ def measure_bars(
 
 def bars_lines(run: Mapping[str, Any]) -> list[str]:
     """What a reader must know to read the claims."""
-    sets = ", ".join(
-        f"{one['name']} ({one['frames']:,} crops, {one['mean_jpeg_kb']:.1f} KB"
-        + (", synthetic)" if one["synthetic"] else ")")
-        for one in run["data"]["datasets"]
-    )
-    config = run["config"]
+    config, sets = run["config"], sets_text(run["data"]["datasets"])
     return [
         f"cpu backend, uint8, {config['threads']} threads, on {sets}; median of "
         f"{run['repeats']} repeats of {config['pairs']:,} pairs in batches of "

@@ -14,13 +14,15 @@ from benchmarks.case import Case
 from benchmarks.claims import CLAIMS_HEADER, claim_rows
 from benchmarks.contestants import CONTESTANTS, UNIT, Entry, named
 from benchmarks.data import DataConfig, make
-from benchmarks.environment import available_bytes, usable_cores
+from benchmarks.environment import usable_cores
 from shards.console import KnownErrorsGroup, counter
+from shards.free_memory import available_bytes
 
 __all__ = ["main"]
 
 DEFAULT_DATA = Path("data/bench")
 DEFAULT_REAL = Path("data/bench-real")
+DEFAULT_REMOTE = Path("data/bench-remote")
 DEFAULT_DERIVED = Path("data/bench-derived")
 RESULTS = Path(__file__).parent / "results"
 CHECKOUT = Path(__file__).parent.parent
@@ -280,16 +282,23 @@ def _sizes(_: click.Context, __: click.Parameter, value: str) -> list[float]:
     return sizes
 
 
+def _soak_minutes(_: click.Context, __: click.Parameter, value: float) -> float:
+    if not (value == 0 or 0.5 <= value <= 25):
+        raise click.BadParameter(f"{value:g}: give 0.5 to 25 minutes, or 0 for no soak")
+    return value
+
+
 @main.command(epilog="Example: python -m benchmarks memory --gb 1,4 --minutes 10 --json m.json")
 @click.option(
     "--gb", "sizes_gb", default="1,4", show_default=True, callback=_sizes, help="Sizes of the data."
 )
 @click.option(
     "--minutes",
-    type=click.FloatRange(0, 25),
+    type=float,
     default=10,
     show_default=True,
-    help="Of the soak on the largest; 0: none.",
+    callback=_soak_minutes,
+    help="Of the soak on the largest, 0.5 to 25; 0: none.",
 )
 @click.option("--batches", type=click.IntRange(1), default=200, show_default=True, help="Of a run.")
 @click.option(
@@ -301,7 +310,8 @@ def _sizes(_: click.Context, __: click.Parameter, value: str) -> list[float]:
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("data/bench-memory"),
     show_default=True,
-    help="Folder for the data, twice the sizes; removed afterwards.",
+    help="Folder for the data, twice the sizes, of its own; what a run makes in it is removed "
+    "afterwards.",
 )
 @click.option("--keep", is_flag=True, help="Leave the data for the next run.")
 @click.option("--check", is_flag=True, help="Exit 1 if a bar is missed.")
@@ -358,6 +368,11 @@ def _real_or_made(given: Path | None) -> Path:
 
     folder = given or real_data(DEFAULT_REAL)
     if folder is None:
+        _say(
+            "Note: synthetic pictures, for $SIAMSTREAM_TEST_DATA is not set; let it name a parent "
+            "of raw data sets (lasot/, got10k/, trackingnet/, coco/), or give --data with one that "
+            "'python -m packer' made, to measure on real ones"
+        )
         folder = DEFAULT_DATA
         _make_data(DataConfig(), folder)
     return folder
@@ -368,7 +383,8 @@ def _real_or_made(given: Path | None) -> Path:
     "--data",
     "data_folder",
     type=click.Path(path_type=Path),
-    help="A packed data set, or a parent of such.  [default: data/bench, made if absent]",
+    help="A packed data set, or a parent of such, of so many pictures that hardly one is read "
+    "twice.  [default: data/bench-remote, 2 GB, made if absent]",
 )
 @click.option("--batches", type=click.IntRange(1), default=30, show_default=True, help="Counted.")
 @click.option("--repeats", type=click.IntRange(1), default=3, show_default=True)
@@ -388,11 +404,11 @@ def remote(
     json_file: Path | None,
 ) -> None:
     """Read over a slow server that refuses 1 % of the requests, beside reading from disk."""
-    from benchmarks.remote import RemoteCase, measure_remote
+    from benchmarks.remote import RemoteCase, measure_remote, remote_data, remote_lines
 
     if data_folder is None:
-        data_folder = DEFAULT_DATA
-        _make_data(DataConfig(), data_folder)
+        data_folder = DEFAULT_REMOTE
+        remote_data(data_folder, _say)
     case = RemoteCase(
         data=str(data_folder),
         batches=batches,
@@ -402,7 +418,7 @@ def remote(
         threads=usable_cores(),
     )
     run = measure_remote(case, _command(), _say)
-    _judge(ctx, run, [], check, json_file)
+    _judge(ctx, run, remote_lines(run), check, json_file)
 
 
 @main.command(epilog="Example: python -m benchmarks pack --frames 300 --json pack.json")
@@ -464,10 +480,15 @@ def pack(
 @JSON_FILE
 def sequential(data_folder: Path | None, out: Path, pairs: int, json_file: Path | None) -> None:
     """Compare the pairs of sequential storage with the plan's, for windows of 8 to 512 tracks."""
-    from benchmarks.sequential import SEQUENTIAL_HEADER, measure_sequential, sequential_rows
+    from benchmarks.sequential import (
+        SEQUENTIAL_HEADER,
+        measure_sequential,
+        sequential_lines,
+        sequential_rows,
+    )
 
     run = measure_sequential(out, data_folder, pairs, _command(), _say)
-    _show(sequential_rows(run), SEQUENTIAL_HEADER, [])
+    _show(sequential_rows(run), SEQUENTIAL_HEADER, sequential_lines(run))
     if json_file is not None:
         result.write(json_file, run)
         _say(f"{json_file}: written")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from benchmarks.pairs import pair_config, works
 from benchmarks.runner import Outcome, run_once, run_rounds, summary
 from loaders.sets import DataSets, open_sets
 
-__all__ = ["compare", "data_facts"]
+__all__ = ["compare", "data_facts", "sets_text"]
 
 
 def compare(
@@ -87,6 +87,16 @@ def data_facts(sets: DataSets) -> list[dict[str, Any]]:
         }
         for one in sets.sets
     ]
+
+
+def sets_text(datasets: Sequence[Mapping[str, Any]]) -> str:
+    """Data sets in words, from their `data_facts`."""
+    return ", ".join(
+        f"{one['name']} ({one['frames']:,} crops of {one['crop_px']}x{one['crop_px']}, "
+        f"{'quality unknown' if one['quality'] is None else 'quality {}'.format(one['quality'])}, "
+        f"{one['mean_jpeg_kb']:.1f} KB on average{', synthetic' if one['synthetic'] else ''})"
+        for one in datasets
+    )
 
 
 def _pair_kb(sets: DataSets, case: Case) -> float:

@@ -23,6 +23,7 @@ from PIL import Image
 
 from benchmarks import result
 from benchmarks.case import Case
+from benchmarks.compare import data_facts, sets_text
 from benchmarks.data import Image as Pixels
 from benchmarks.pairs import pair_config
 from loaders.blur import BlurStep, gaussian_kernel, motion_kernel
@@ -195,7 +196,11 @@ def measure_costs(
     return {
         **result.start("costs", command),
         "config": case.facts(),
-        "data": {"mean_jpeg_kb": sum(map(len, given.encoded)) / count / 1e3, "crops": count},
+        "data": {
+            "datasets": data_facts(sets),
+            "mean_jpeg_kb": sum(map(len, given.encoded)) / count / 1e3,
+            "crops": count,
+        },
         "steps": [
             {
                 "name": name,
@@ -220,5 +225,6 @@ def costs_lines(run: Mapping[str, Any]) -> list[str]:
     data, repeats = run["data"], len(run["steps"][0]["us"])
     return [
         f"CPU time of one thread for one crop (or pair, where it says so), median of {repeats} "
-        f"repeats over {data['crops']:,} crops of {data['mean_jpeg_kb']:.1f} KB on average."
+        f"repeats over {data['crops']:,} crops of {data['mean_jpeg_kb']:.1f} KB on average, drawn "
+        f"from {sets_text(data['datasets'])}."
     ]

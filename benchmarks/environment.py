@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-__all__ = ["available_bytes", "describe", "usable_cores"]
+__all__ = ["describe", "usable_cores"]
 
 PACKAGES = (
     "torch",
@@ -37,12 +37,6 @@ def _from_proc(file: str, key: str) -> str | None:
         return None
     found = (line.partition(":")[2].strip() for line in lines if line.startswith(key))
     return next(found, None)
-
-
-def available_bytes() -> int:
-    """Memory that programs can still take, page cache included; 0 where unknown."""
-    text = _from_proc("meminfo", "MemAvailable")
-    return int(text.split()[0]) * 1024 if text else 0
 
 
 def _version(package: str) -> str | None:

@@ -17,10 +17,11 @@ from benchmarks.proc import cpu_s
 from loaders.config import PairConfig
 from loaders.loader import PairLoader
 from loaders.remote import RemoteConfig
+from loaders.sets import DataSets
 from loaders.work import prepare
 from shards.errors import KNOWN_ERRORS, one_line
 
-__all__ = ["Paced", "main", "measure"]
+__all__ = ["Paced", "main", "measure", "picture_sizes"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +47,11 @@ class Paced:
     prefetch: int = 4
     seed: int = 7
 
+    @property
+    def announced(self) -> int:
+        """Batches whose pictures are asked for: the first, and the last ones' successors too."""
+        return 1 + self.warmup + self.batches + self.prefetch
+
     def config(self) -> PairConfig:
         """Return the loader's configuration: the full recipe, uint8 at 255/255."""
         return PairConfig(
@@ -58,15 +64,15 @@ class Paced:
         )
 
 
-def _needed_bytes(loader: PairLoader, batches: int) -> int:
-    """Bytes of the pictures of the first batches, each picture once."""
+def picture_sizes(sets: DataSets, paced: Paced) -> dict[tuple[str, int], int]:
+    """Bytes of all pictures that a run announces, by data set and row."""
     sizes: dict[tuple[str, int], int] = {}
-    for number in range(batches):
-        work = prepare(loader.sets, loader.config, 0, number * loader.batch_size, loader.batch_size)
-        for crops in (work.template, work.search):
-            for source, row in zip(crops.sources, crops.rows, strict=True):
-                sizes[source.manifest.name, int(row)] = int(source.index.size[row])
-    return sum(sizes.values())
+    work = prepare(sets, paced.config(), 0, 0, paced.announced * paced.batch_size)
+    for crops in (work.template, work.search):
+        for number, row in zip(work.plan.dataset.tolist(), crops.rows.tolist(), strict=True):
+            source = sets.sets[number]
+            sizes[source.manifest.name, row] = int(source.index.size[row])
+    return sizes
 
 
 def measure(paced: Paced) -> dict[str, Any]:
@@ -98,8 +104,7 @@ def measure(paced: Paced) -> dict[str, Any]:
         wall, cpu = time.perf_counter() - wall, cpu_s(root) - cpu
         time.sleep(0.5)  # what was announced has come
         stats = loader.stats()
-        seen = 1 + paced.warmup + paced.batches + paced.prefetch
-        needed = _needed_bytes(loader, seen)
+        needed = sum(picture_sizes(loader.sets, paced).values())
     return {
         "wait_share": waited / wall,
         "pairs_per_s": paced.batches * paced.batch_size / wall,

@@ -4,6 +4,10 @@ A server of files (nginx) stands behind our own faulty one, which answers 30 ms 
 of the requests with 503. In every repeat three fresh processes read the same pairs for a consumer
 of 100 pairs/s: from disk, over the server with an empty cache, and over it once more with the cache
 that the second one left. Their order is turned round in every other repeat, as far as it can be.
+
+A picture that is read twice in a run is fetched once, so the second time costs the network nothing:
+the data must be so many that this hardly happens. Those made by default hold few distinct pictures
+under many names, in many places of many shards, and are read at each of them.
 """
 
 from __future__ import annotations
@@ -13,21 +17,26 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks import result
 from benchmarks.claims import Claim, claims_of
+from benchmarks.compare import data_facts, sets_text
+from benchmarks.memory import repeated_pictures
 from benchmarks.nginx import ABSENT, nginx, nginx_there
-from benchmarks.paced import Paced, as_json
+from benchmarks.paced import Paced, as_json, picture_sizes
 from benchmarks.runner import ContestantError
-from shards.format import Manifest, dataset_folders
+from loaders.sets import open_sets
+from shards.errors import DataError
+from shards.format import MANIFEST_NAME
 
-__all__ = ["RemoteCase", "measure_remote"]
+__all__ = ["RemoteCase", "measure_remote", "remote_data", "remote_lines"]
 
+REMOTE_GB = 2.0  # more than twenty times the pictures that 30 batches read
 _LIMIT_S = 600
 
 CLAIMS = (
@@ -52,6 +61,7 @@ class RemoteCase:
     pairs_per_s : that the consumer takes
     delay_ms, refuse : of the server: before each answer; share of the requests answered by 503
     threads : that decode
+    most_repeats : share of the pictures of a run that it may have read before
     """
 
     data: str
@@ -61,6 +71,45 @@ class RemoteCase:
     delay_ms: float = 30.0
     refuse: float = 0.01
     threads: int = 2
+    most_repeats: float = 0.05
+
+    def paced(self, path: str, cache_dir: str) -> Paced:
+        """One run over the data at a path."""
+        return Paced(
+            path=path,
+            cache_dir=cache_dir,
+            pairs_per_s=self.pairs_per_s,
+            batches=self.batches,
+            threads=self.threads,
+        )
+
+
+def remote_data(folder: Path, told: Callable[[str], None]) -> None:
+    """Make the default data, or find them."""
+    if not (folder / MANIFEST_NAME).is_file():
+        told(f"{folder}: making {REMOTE_GB:g} GB of shards")
+    repeated_pictures(folder, REMOTE_GB)
+
+
+def _data(case: RemoteCase) -> dict[str, Any]:
+    """Facts of the data, and how many pictures a run reads of them.
+
+    Raises
+    ------
+    DataError : if it reads too many of them twice
+    """
+    paced = case.paced(case.data, "")
+    with closing(open_sets(paced.config())) as sets:
+        distinct, read = len(picture_sizes(sets, paced)), 2 * paced.batch_size * paced.announced
+        facts = data_facts(sets)
+    share = 1 - distinct / read
+    if share > case.most_repeats:
+        raise DataError(
+            f"{case.data}: {100 * share:.0f} % of the {read:,} pictures that a run reads were read "
+            f"before in it, and cost the network nothing; at most {100 * case.most_repeats:g} % "
+            "may be: give --data with more pictures, or fewer --batches"
+        )
+    return {"datasets": facts, "pictures_read": read, "repeated_share": share}
 
 
 @contextmanager
@@ -109,15 +158,7 @@ def one_repeat(case: RemoteCase, url: str, local_first: bool) -> dict[str, dict[
     with tempfile.TemporaryDirectory(prefix="siamstream-cache-") as cache:
         order = ["local", "cold", "warm"] if local_first else ["cold", "warm", "local"]
         for name in order:
-            found[name] = _run(
-                Paced(
-                    path=case.data if name == "local" else url,
-                    cache_dir=cache,
-                    pairs_per_s=case.pairs_per_s,
-                    batches=case.batches,
-                    threads=case.threads,
-                )
-            )
+            found[name] = _run(case.paced(case.data if name == "local" else url, cache))
     return found
 
 
@@ -147,6 +188,8 @@ def measure_remote(case: RemoteCase, command: str, told: Callable[[str], None]) 
     the result, as its JSON has it
     """
     run = result.start("remote", command)
+    data = _data(case)
+    told(f"{100 * data['repeated_share']:.1f} % of {data['pictures_read']:,} pictures repeat")
     repeats, values = [], []
     with slow_server(case, told) as (url, server):
         for number in range(case.repeats):
@@ -159,20 +202,19 @@ def measure_remote(case: RemoteCase, command: str, told: Callable[[str], None]) 
                 for name in ("local", "cold", "warm")
             )
             told(f"repeat {number + 1}/{case.repeats}: {said}")
-    manifests = [Manifest.read(folder) for folder in dataset_folders(Path(case.data))]
     return {
         **run,
         "config": {
             "server": server,
-            "data": case.data,
-            "frames": sum(one.counts["frames"] for one in manifests),
             "batches": case.batches,
+            "batch_size": case.paced("", "").batch_size,
             "repeats": case.repeats,
             "pairs_per_s": case.pairs_per_s,
             "delay_ms": case.delay_ms,
             "refuse": case.refuse,
             "threads": case.threads,
         },
+        "data": data,
         "runs": repeats,
         "medians": {
             name: {
@@ -183,3 +225,18 @@ def measure_remote(case: RemoteCase, command: str, told: Callable[[str], None]) 
         },
         "claims": claims_of(CLAIMS, {key: [one[key] for one in values] for key in values[0]}),
     }
+
+
+def remote_lines(run: Mapping[str, Any]) -> list[str]:
+    """What a reader must know to read the claims."""
+    config, data = run["config"], run["data"]
+    behind = "nginx" if config["server"] == "nginx" else "a server in Python"
+    return [
+        f"{behind} behind a server of ours that answers {config['delay_ms']:g} ms late and refuses "
+        f"{100 * config['refuse']:g} % of the requests with 503; a consumer takes "
+        f"{config['pairs_per_s']:g} pairs/s, {config['threads']} threads decode; "
+        f"{config['batches']} batches of {config['batch_size']}, median of {config['repeats']} "
+        "repeats, ratios within a repeat.",
+        f"Data: {sets_text(data['datasets'])}. Of the {data['pictures_read']:,} pictures that a "
+        f"run reads, {100 * data['repeated_share']:.1f} % were read before in it.",
+    ]

@@ -17,7 +17,8 @@ from benchmarks.claims import CLAIMS_HEADER, claim_rows
 from benchmarks.costs import COSTS_HEADER, costs_lines, costs_rows
 from benchmarks.memory import memory_lines
 from benchmarks.pack import PACK_HEADER, pack_rows, profile_rows
-from benchmarks.sequential import SEQUENTIAL_HEADER, sequential_rows
+from benchmarks.remote import remote_lines
+from benchmarks.sequential import SEQUENTIAL_HEADER, sequential_lines, sequential_rows
 from shards.errors import FormatError
 from shards.storage import FolderSink
 
@@ -46,6 +47,11 @@ def memory_section(run: Mapping[str, Any]) -> str:
     return _claims(run, memory_lines(run))
 
 
+def remote_section(run: Mapping[str, Any]) -> str:
+    """Table of the promises about remote shards, and how they were measured."""
+    return _claims(run, remote_lines(run))
+
+
 def _claims(run: Mapping[str, Any], lines: list[str]) -> str:
     told = [" ".join(lines)] if lines else []
     return "\n\n".join([table.markdown(claim_rows(run), CLAIMS_HEADER), *told, _made(run)])
@@ -59,7 +65,8 @@ def costs_section(run: Mapping[str, Any]) -> str:
 
 def sequential_section(run: Mapping[str, Any]) -> str:
     """Table of a window's pairs beside the plan's."""
-    return "\n\n".join([table.markdown(sequential_rows(run), SEQUENTIAL_HEADER), _made(run)])
+    lines = " ".join(sequential_lines(run))
+    return "\n\n".join([table.markdown(sequential_rows(run), SEQUENTIAL_HEADER), lines, _made(run)])
 
 
 def pack_section(run: Mapping[str, Any]) -> str:
@@ -110,7 +117,7 @@ SECTIONS = (
         name="remote",
         file="remote.json",
         kind="remote",
-        render=limits_section,
+        render=remote_section,
         document="docs/LOADERS.md",
     ),
     Section(

@@ -38,7 +38,14 @@ from shards.index import PART_SCHEMA, Index, Part
 from shards.rng import uniforms
 from shards.writer import finish
 
-__all__ = ["SEQUENTIAL_HEADER", "index_frames", "measure_sequential", "sequential_rows", "streamed"]
+__all__ = [
+    "SEQUENTIAL_HEADER",
+    "index_frames",
+    "measure_sequential",
+    "sequential_lines",
+    "sequential_rows",
+    "streamed",
+]
 
 WINDOWS = (8, 16, 32, 64, 128, 256, 512)
 PICTURES_A_TRACK = 64  # of the window's size, for data of single pictures
@@ -253,6 +260,21 @@ def measure_sequential(
         found.append(facts)
     frames = SequentialConfig().frames_per_pair
     return {**run, "pairs": pairs, "frames_per_pair": frames, "data": found}
+
+
+def sequential_lines(run: Mapping[str, Any]) -> list[str]:
+    """What a reader must know to read the rows."""
+    made = {(name, tracks) for name, tracks, *_ in SYNTHETIC}
+    sets = ", ".join(
+        f"{one['name']} ({one['frames']:,} pictures, {one['tracks']:,} tracks, "
+        f"{one['categories']:,} categories"
+        + (", synthetic index)" if (one["name"], one["tracks"]) in made else ")")
+        for one in run["data"]
+    )
+    return [
+        f"{run['pairs']:,} pairs in batches of {BATCH} for each row, one data set at a time, "
+        f"{run['frames_per_pair']:g} frames a pair; {sets}."
+    ]
 
 
 def sequential_rows(run: Mapping[str, Any]) -> list[tuple[str, ...]]:

@@ -20,7 +20,7 @@ HEADER = (
     "memory MB",
     "first batch s",
 )
-_GROUPS = {"ours": 0, "peer": 1, "baseline": 2, "limit": 3}
+_GROUPS = {"ours": 0, "baseline": 1, "limit": 2}
 
 
 def _number(value: float) -> str:

@@ -58,9 +58,11 @@ class Setting:
     backend, pixels, template_px, threads : of the configuration, resolved
     cores : that this process may use
     cuda : there is a CUDA device
-    cold : the pictures came from disk, not from memory; None where that is not known
+    cold : the pictures came from disk, not from memory, or over the network, not from the disk
+        cache; None where that is not known
     pictures, data_bytes : of the data sets
-    memory_bytes : that programs and page cache can still take; 0 where unknown
+    memory_bytes : that programs and page cache can still take
+    connections, ahead_mb, cache_gb : of remote data; 0 connections: the data are not behind a URL
     """
 
     backend: str
@@ -73,6 +75,9 @@ class Setting:
     pictures: int
     data_bytes: int
     memory_bytes: int
+    connections: int = 0
+    ahead_mb: float = 0.0
+    cache_gb: float = 0.0
 
 
 def _pool_ms(stages: Sequence[Stage]) -> float:
@@ -109,7 +114,37 @@ def advice(stage: StageName, setting: Setting) -> list[str]:
             return _hand_over_advice(setting)
 
 
+def _remote_advice(setting: Setting) -> list[str]:
+    """Of data behind a URL: more requests at once, memory for what they bring, and keeping it."""
+    data_gb = setting.data_bytes / 1e9
+    if not setting.cold:
+        return [
+            "data.remote.cache_dir on a faster disk: the pictures came from the disk cache, and "
+            "yet reading is slow"
+        ]
+    told = [
+        f"data.remote.connections={min(512, 2 * setting.connections)}: more requests under way at "
+        "once, against a long latency",
+        f"data.remote.ahead_mb={2 * setting.ahead_mb:g}, with a larger data.prefetch: what is "
+        f"beyond {setting.ahead_mb:g} MB is fetched only when it is read",
+        "a place nearer to the data, or a copy of them on a local disk (data.path)",
+    ]
+    if data_gb <= setting.cache_gb:
+        kept = (
+            f"nothing, perhaps: data.remote.cache_gb={setting.cache_gb:g} holds all of the data "
+            f"({data_gb:,.1f} GB), and the next epoch finds there what this one fetched"
+        )
+        return [kept, *told]
+    more = (
+        f"data.remote.cache_gb={1.1 * data_gb:.3g}, where there is disk for it: "
+        f"{setting.cache_gb:g} GB do not hold the data, the rest is fetched in every epoch"
+    )
+    return [*told, more]
+
+
 def _storage_advice(setting: Setting) -> list[str]:
+    if setting.connections:
+        return _remote_advice(setting)
     more_reads = f"data.threads={2 * setting.threads}: more reads under way at once"
     if not setting.cold:
         return [

@@ -94,12 +94,22 @@ class Check:
         if len(expected) < 2:
             # Nothing can vary where one cell alone is possible; else there are too few counts.
             certain = int(np.count_nonzero(self.expected)) == 1
-            return Verdict(chi2=0.0, dof=0, p=1.0 if certain else None)
+            return Verdict(chi2=0.0, dof=0, p=1.0 if certain else self._far_too_many())
         chi2 = float(((observed - expected) ** 2 / expected).sum())
         if self.spread:
             variance = float(np.prod(expected) / expected.sum())  # of the counts of two cells
             chi2 *= variance / (variance + self.spread**2)
         return Verdict(chi2=chi2, dof=len(expected) - 1, p=p_value(chi2, len(expected) - 1))
+
+    def _far_too_many(self) -> float | None:
+        """Poisson's chance of so many where next to none are expected; None unless it is tiny."""
+        rare = int(self.expected.argmin())
+        mean = float(self.expected[rare]) + 5 * self.spread
+        counts = torch.tensor([float(self.observed[rare]), mean], dtype=torch.float64)
+        if len(self.expected) != 2 or counts[0] <= counts[1]:
+            return None
+        p = float(torch.special.gammainc(counts[0], counts[1]))
+        return p if p < P_WRONG else None
 
     def facts(self) -> dict[str, Any]:
         """Everything, as JSON has it."""

@@ -61,13 +61,6 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Override a key of the configuration, as in --set data.seed=1. Repeatable.",
         ),
         click.option(
-            "--epoch",
-            type=click.IntRange(0, 1 << 32),
-            default=0,
-            show_default=True,
-            help="Which epoch.",
-        ),
-        click.option(
             "--data", help="A packed data set, or a parent of such.  [default: data/shards]"
         ),
         click.option(
@@ -83,6 +76,11 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+EPOCH = click.option(
+    "--epoch", type=click.IntRange(0, 1 << 32), default=0, show_default=True, help="Which epoch."
+)
+
+
 def _configuration(path: str, overrides: tuple[str, ...], data: str | None) -> PairConfig:
     given = () if data is None else (f"data.path={data}",)
     return strict.load(PairConfig, path, (*overrides, *given), section="data")
@@ -93,6 +91,7 @@ def _configuration(path: str, overrides: tuple[str, ...], data: str | None) -> P
     "--out pair.png"
 )
 @run_options
+@EPOCH
 @click.option("--sample", type=click.IntRange(0), help="Draw this sample of the epoch.")
 @click.option(
     "--samples",
@@ -187,6 +186,7 @@ def show(
 
 @main.command(epilog="Example: python -m loaders stats --config spm_alexnet.yaml --out stats.png")
 @run_options
+@EPOCH
 @click.option(
     "--samples",
     type=click.IntRange(100, 100_000_000),
@@ -224,12 +224,12 @@ def stats(
     from loaders.stats import checks, lines
     from loaders.stats_plot import plot
 
-    sets = open_sets(config)
-    for note in sets.warnings:
-        click.echo(f"Warning: {note}", err=True)
-    with counter("drawing", "plans", samples) as progress:
-        drawn = draw_pairs(sets, config, epoch, samples, progress.update)
-    found = checks(sets, drawn, config, epoch)
+    with closing(open_sets(config)) as sets:
+        for note in sets.warnings:
+            click.echo(f"Warning: {note}", err=True)
+        with counter("drawing", "plans", samples) as progress:
+            drawn = draw_pairs(sets, config, epoch, samples, progress.update)
+        found = checks(sets, drawn, config, epoch)
     wrong = [check.name for check in found if check.verdict().wrong]
     title = f"{config_path}, epoch {epoch}, seed {config.seed}: {samples:,} plans"
     if as_json:
@@ -256,39 +256,25 @@ def stats(
 
 
 @main.command(epilog="Example: python -m loaders doctor --config spm_alexnet.yaml --out doctor.png")
-@click.option(
-    "--config",
-    "config_path",
-    default="spm_alexnet.yaml",
-    show_default=True,
-    help="Run configuration; its 'data' section is used. A file, or one that comes with us.",
-)
-@click.option("--data", help="A packed data set, or a parent of such.  [default: data/shards]")
+@run_options
 @click.option("--backend", type=click.Choice(get_args(BackendName)), help="[default: the config's]")
 @click.option("--batch-size", type=click.IntRange(1, 4096), default=32, show_default=True)
 @click.option(
     "--seconds",
-    type=click.FloatRange(0, 3600, min_open=True),
+    type=click.FloatRange(0.1, 3600),
     default=6,
     show_default=True,
     help="For all measurements, about.",
-)
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Override a key of the configuration, as in --set data.threads=4. Repeatable.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--out", type=click.Path(path_type=Path), help="Also draw it, as PNG or SVG.")
 def doctor(
     config_path: str,
     data: str | None,
+    overrides: tuple[str, ...],
     backend: BackendName | None,
     batch_size: int,
     seconds: float,
-    overrides: tuple[str, ...],
     as_json: bool,
     out: Path | None,
 ) -> None:
@@ -297,9 +283,7 @@ def doctor(
     Each stage is measured alone, for one thread and for the configured number, then the whole
     loader. The data are only read.
     """
-    config = strict.load(PairConfig, config_path, overrides, section="data")
-    if data is not None:
-        config = replace(config, path=data)
+    config = _configuration(config_path, overrides, data)
     if backend is not None:
         config = replace(config, backend=backend)
     # torch is imported only now, so that --help stays quick

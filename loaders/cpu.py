@@ -5,7 +5,7 @@ crop that touches less than `REGION_SHARE` of its picture decodes only that regi
 CPU decoder, the same pixels as a whole decode); above it a whole decode by simplejpeg costs less.
 Each thread decodes and warps in buffers of its own: large blocks that are given back to the system
 and asked for again cost a page fault for every 4 KB. Warps work on four channels, for which OpenCV
-is 1.7 times as fast as for three.
+is much faster than for three.
 """
 
 from __future__ import annotations

@@ -64,21 +64,28 @@ def _occluders(
         targets[own] = one.index.target_boxes(rows[at][own])
     u = uniforms(0, _STREAM, 0, 0, len(at), OCCLUSION_WIDTH)
 
-    def fitting(patch: float) -> Floats:
+    def fitting(patch: float) -> npt.NDArray[np.bool_]:
         ranges = replace(occlusion, patch=patch)
         tried = zip(u, targets, strict=True)
         return np.array([draw_occluder(ranges, *one, sets.crop_size) is not None for one in tried])
 
     # The same numbers for both fills: the difference between them is then hardly an accident.
-    patches, colours = fitting(1.0).astype(float), fitting(0.0).astype(float)
+    patches, colours = (_with_both(fitting(patch)) for patch in (1.0, 0.0))
     each = occlusion.patch * patches + (1 - occlusion.patch) * colours
-    fits = float(each.mean())
-    if not fits:
-        return (0.0, 0.0), (0.0, 0.0)
+    fits, root = float(each.mean()), len(each) ** 0.5
     share = float(occlusion.patch * patches.mean() / fits)
-    root = len(at) ** 0.5
-    spread = share * (1 - share) * float((patches - colours).std()) / (fits * root)
-    return (fits, float(each.std()) / root), (share, spread)
+    # Of a share s = a/(a + b): s(1 - s) times the deviation of ln(a/b).
+    odds = float((patches / patches.mean() - colours / colours.mean()).std()) / root
+    return (fits, float(each.std()) / root), (share, share * (1 - share) * odds)
+
+
+def _with_both(fitted: npt.NDArray[np.bool_]) -> Floats:
+    """Trials, and one more of either outcome (Laplace's rule of succession).
+
+    What never happened in n trials may still happen once in n: neither a chance of 0 or 1 nor a
+    deviation of 0 can be found by trial.
+    """
+    return np.append(fitted, [False, True]).astype(np.float64)
 
 
 def crop_checks(

@@ -2,8 +2,9 @@
 
 Every stage is measured alone, on pairs that the plan names, for one thread and for the configured
 number: *storage* (reads and checks, as found and again), *decode* (as the backend does; a whole
-decode beside it), *augment* (what the backend takes beyond those two), *plan*, *hand-over* (to the
-device, normalised), and then the whole loader. `loaders.advice` draws the conclusion.
+decode beside it), *augment* (what the backend takes beyond decoding, its pictures being in memory),
+*plan*, *hand-over* (to the device, normalised), and then the whole loader. `loaders.advice` draws
+the conclusion.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,15 +30,18 @@ from loaders.cpu import Bench, usable_cores
 from loaders.loader import PairLoader, make_backend
 from loaders.reference import decode as decode_with_pillow
 from loaders.sets import DataSets, open_sets
+from loaders.threads import Threads
 from loaders.timing import pairs_per_s
-from loaders.work import Crops, Work, prepare
-from shards.errors import BadSample
+from loaders.work import Crops, Source, Work, prepare
+from shards.errors import BadSample, StorageError
+from shards.free_memory import available_bytes
 
 __all__ = ["Examination", "examine"]
 
 PAIRS = 256  # that the stages work on
 _MEASUREMENTS = 12  # that share the time
-_BATCHES = 4  # that the backend makes again and again
+_BATCHES = 4  # that the backend makes again and again, at most
+_DECODED = 128  # pairs that are decoded again and again
 _FEWEST = 3  # batches of the whole loader
 _COLD = 0.1  # more than this share of the bytes came from disk
 
@@ -89,16 +95,16 @@ class Examination:
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """Crops whose bytes are in memory already."""
+    """A data set whose pictures are in memory already, as far as they were read."""
 
-    crops: Crops
+    source: Source
     data: dict[tuple[int, int], bytes]
 
-    def read(self, i: int) -> bytes:
-        return self.data[id(self.crops), i]
+    def read(self, row: int) -> memoryview:
+        return memoryview(self.data[id(self.source), row])
 
-    def bad(self, i: int, reason: str) -> BadSample:
-        return self.crops.bad(i, reason)
+    def bad(self, row: int, reason: str) -> BadSample:
+        return self.source.bad(row, reason)
 
 
 def _disk_bytes() -> int | None:
@@ -108,14 +114,6 @@ def _disk_bytes() -> int | None:
     except OSError:
         return None
     return next(int(line.split()[1]) for line in lines if line.startswith("read_bytes"))
-
-
-def _available_bytes() -> int:
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if "MemAvailable" in line), 0)
 
 
 class _Doctor:
@@ -145,52 +143,94 @@ class _Doctor:
 
     # ---- storage --------------------------------------------------------------------------------
 
-    def _read(self, first: int, number: int) -> None:
-        i = first + number
+    def _read(self, crops: Crops, i: int) -> None:
+        self.data[id(crops.sources[i]), int(crops.rows[i])] = bytes(crops.read(i))
+
+    def _read_pair(self, number: int) -> None:
         for half in self.halves:
-            self.data[id(half), i] = bytes(half.read(i))
+            self._read(half, number)
+
+    def _announce(self, work: Work) -> None:
+        """Tell the storages what will be read, as the loader does."""
+        for half in (work.template, work.search):
+            for number, source in enumerate(self.sets.sets):
+                source.storage.will_need(source.ranges(half.rows[work.plan.dataset == number]))
 
     def _read_pass(self, first: int, count: int, threads: int) -> float:
-        drawn = self.work.plan.dataset[first : first + count]
-        for half in self.halves:
-            for number, source in enumerate(self.sets.sets):
-                rows = half.rows[first : first + count]
-                source.storage.will_need(source.ranges(rows[drawn == number]))
-        return self.rate(partial(self._read, first), threads, count)
+        self._announce(self.work.part(first, first + count))
+        return self.rate(lambda number: self._read_pair(first + number), threads, count)
 
-    def storage(self) -> tuple[Stage, tuple[float, float], dict[str, Any]]:
+    def _fetched_bytes(self) -> int | None:
+        """Bytes that came from far: over the network, or from a disk; None where unknown."""
+        remote = self.sets.remote
+        return _disk_bytes() if remote is None else int(remote.stats()["remote_bytes"])
+
+    def storage(self) -> tuple[Stage, dict[str, Any]]:
         """Read every pair once as found, then those of the first pass again."""
-        middle, before = PAIRS // 2, _disk_bytes()
+        middle, before = PAIRS // 2, self._fetched_bytes()
         # two halves, so that the second number of threads finds its pictures unread too
         one = self._read_pass(0, middle, 1)
         every = self._read_pass(middle, PAIRS - middle, self.threads)
         read = sum(len(data) for data in self.data.values())
-        after = _disk_bytes()
+        after = self._fetched_bytes()
         cold = None if before is None or after is None else after - before > _COLD * read
         # nothing but what was read: a slow storage is not asked for all of it again
         there = self._there()
 
         def again(number: int) -> None:
-            self._read(0, there[number % len(there)])
+            self._read_pair(there[number % len(there)])
 
-        warm = self.both(partial(self.rate, again))
+        warm = self.rate(again, self.threads)
         mean = read / len(self.data)
         facts = {
             "cold": cold,
             "mean_picture_kb": mean / 1e3,
             "mb_per_s": 2 * every * mean / 1e6,
             "us_per_picture": 1e6 / (2 * every),
-            "mb_per_s_warm": 2 * warm[1] * mean / 1e6,
-            "us_per_picture_warm": 1e6 / (2 * warm[1]),
+            "mb_per_s_warm": 2 * warm * mean / 1e6,
+            "us_per_picture_warm": 1e6 / (2 * warm),
         }
-        return Stage(name="storage", one_thread=one, all_threads=every), warm, facts
+        return Stage(name="storage", one_thread=one, all_threads=every), facts
+
+    def _held(self, work: Work) -> Work:
+        """Read what a batch needs, untimed; the batch, with its pictures from memory.
+
+        Raises
+        ------
+        StorageError : if a picture does not come
+        """
+        self._announce(work)
+        reader = Threads(self.threads, "doctor")
+        try:
+            for reading in [
+                reader.submit(self._read, half, i)
+                for half in (work.template, work.search)
+                for i in range(len(half))
+            ]:
+                reading.result(self.config.timeout_s)
+        except FutureTimeout as error:
+            raise StorageError(
+                f"a picture did not come within data.timeout_s={self.config.timeout_s:g} s"
+            ) from error
+        finally:
+            reader.stop(0.0)
+        held = {id(source): _Held(source, self.data) for source in self.sets.sets}
+        template, search = (
+            replace(half, sources=tuple(held[id(source)] for source in half.sources))
+            for half in (work.template, work.search)
+        )
+        return replace(work, template=template, search=search)
 
     # ---- decode and augment ---------------------------------------------------------------------
 
+    def _encoded(self, half: Crops, i: int) -> bytes | None:
+        return self.data.get((id(half.sources[i]), int(half.rows[i])))
+
     def _there(self) -> list[int]:
         """Pairs whose bytes are in memory: all, unless the storage was too slow."""
-        z, x = (id(half) for half in self.halves)
-        return [i for i in range(PAIRS) if (z, i) in self.data and (x, i) in self.data]
+        return [
+            i for i in range(PAIRS) if None not in [self._encoded(half, i) for half in self.halves]
+        ]
 
     def whole_decode(self) -> tuple[float, float]:
         """Decode whole pictures with simplejpeg, whatever the backend does."""
@@ -198,24 +238,22 @@ class _Doctor:
 
         def decode(number: int) -> None:
             for half in self.halves:
-                data = self.data[id(half), there[number % len(there)]]
-                simplejpeg.decode_jpeg(data, "RGB")
+                simplejpeg.decode_jpeg(self._encoded(half, there[number % len(there)]), "RGB")
 
         return self.both(partial(self.rate, decode))
 
     def decode(self, backend: str) -> tuple[float, float]:
         """Decode as a backend on the CPU does: what the crop touches, or with Pillow all."""
-        there, bench = self._there(), Bench(self.sets.crop_size)
-        halves = [(half, half.params.decoded) for half in self.halves]
+        bench, held = Bench(self.sets.crop_size), self._held(self.work.part(0, _DECODED))
+        halves = [(half, half.params.decoded) for half in (held.template, held.search)]
 
         def decode(number: int) -> None:
-            i = there[number % len(there)]
+            i = number % len(held)
             for half, regions in halves:
                 if backend == "reference":
-                    decode_with_pillow(self.data[id(half), i])
+                    decode_with_pillow(half.read(i))
                 else:
-                    held: Any = _Held(half, self.data)
-                    bench.decode(held, i, regions[i])
+                    bench.decode(half, i, regions[i])
 
         if backend == "reference":  # has one thread whatever is configured
             one = self.rate(decode)
@@ -223,10 +261,11 @@ class _Doctor:
         return self.both(partial(self.rate, decode))
 
     def backend(self, threads: int) -> tuple[str, float, tuple[torch.Tensor, torch.Tensor]]:
-        """Pairs a second of the backend alone; its name and its last batch."""
+        """Pairs a second of the backend alone, on pictures in memory; its name and last batch."""
         config, size = replace(self.config, threads=threads), self.batch_size
         name, backend = make_backend(config, self.sets, size, self.device)
-        works = [prepare(self.sets, config, 0, n * size, size) for n in range(_BATCHES)]
+        count = max(1, min(_BATCHES, PAIRS // size))
+        works = [self._held(prepare(self.sets, config, 0, n * size, size)) for n in range(count)]
         waiting = [backend.start(works[0])]
         pixels = None
         done, started = 0, time.perf_counter()
@@ -255,19 +294,18 @@ class _Doctor:
             _, every, pixels = self.backend(self.threads)
         return name, one, every, pixels
 
-    def pooled(self, name: str, warm: Sequence[float], rates: Sequence[float]) -> list[Stage]:
-        """Decode and augment: what a backend takes beyond reading, and beyond decoding.
+    def pooled(self, name: str, one: float, every: float) -> list[Stage]:
+        """Decode, and augment: what a backend takes beyond decoding.
 
         Parameters
         ----------
         name : of the backend
-        warm, rates : pairs a second of reading again and of the backend, one and all threads
+        one, every : its pairs a second, one and all threads
         """
         if name == "dali":  # one graph on the GPU does both
-            one, every = (_beyond(*parts) for parts in zip(rates, warm, strict=True))
             return [Stage(name="decode", one_thread=one, all_threads=every)]
         decode = self.decode(name)
-        one, every = (_beyond(*parts) for parts in zip(rates, warm, decode, strict=True))
+        one, every = (_beyond(*parts) for parts in zip((one, every), decode, strict=True))
         return [
             Stage(name="decode", one_thread=decode[0], all_threads=decode[1]),
             Stage(name="augment", one_thread=one, all_threads=every),
@@ -311,9 +349,9 @@ class _Doctor:
             return batches * self.batch_size / (time.perf_counter() - started)
 
 
-def _beyond(whole: float, *parts: float) -> float:
-    """Pairs a second of what is left of a whole when its parts are done."""
-    left_s = 1 / whole - sum(1 / part for part in parts)
+def _beyond(whole: float, part: float) -> float:
+    """Pairs a second of what is left of a whole when a part is done."""
+    left_s = 1 / whole - 1 / part
     return 1 / max(left_s, 0.01 / whole)  # noise can leave nothing
 
 
@@ -340,9 +378,15 @@ def examine(
             "examine the same data with --set data.storage=shards, where they are on a disk"
         )
     doctor = _Doctor(config, device, batch_size, seconds)
-    storage, warm, storage_facts = doctor.storage()
-    name, *rates, pixels = doctor.backends()
-    pooled = doctor.pooled(name, warm, rates)
+    with closing(doctor.sets):
+        return _examined(doctor)
+
+
+def _examined(doctor: _Doctor) -> Examination:
+    config = doctor.config
+    storage, storage_facts = doctor.storage()
+    name, one, every, pixels = doctor.backends()
+    pooled = doctor.pooled(name, one, every)
     rest = {"plan": doctor.plan(), "hand-over": doctor.hand_over(pixels)}
     beside = [Stage(name=stage, one_thread=rate, all_threads=rate) for stage, rate in rest.items()]  # type: ignore[arg-type]
     sets = doctor.sets.sets
@@ -357,12 +401,15 @@ def examine(
             cold=storage_facts["cold"],
             pictures=sum(len(source.index) for source in sets),
             data_bytes=sum(int(source.index.size.sum(dtype="int64")) for source in sets),
-            memory_bytes=_available_bytes(),
+            memory_bytes=available_bytes(),
+            connections=config.remote.connections if doctor.sets.remote else 0,
+            ahead_mb=config.remote.ahead_mb,
+            cache_gb=config.remote.cache_gb,
         ),
         stages=(storage, *pooled, *beside),
         whole_decode=doctor.whole_decode(),
         storage=storage_facts,
         loader=doctor.both(doctor.loader),
         warnings=doctor.sets.warnings,
-        batch_size=batch_size,
+        batch_size=doctor.batch_size,
     )

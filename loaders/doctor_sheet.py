@@ -58,6 +58,8 @@ def lines(facts: Mapping[str, Any]) -> Iterator[str]:
         mark = "  <- bottleneck" if row[0] == facts["bottleneck"] else ""
         yield "  ".join(cells) + mark
     found = {True: "from disk (cold)", False: "from memory (warm)", None: "not known from where"}
+    if setting["connections"]:
+        found = {True: "over the network (cold)", False: "from the disk cache (warm)"}
     yield (
         f"storage: {storage['mb_per_s']:,.0f} MB/s and {storage['us_per_picture']:,.0f} us a "
         f"picture of {storage['mean_picture_kb']:,.1f} KB, CRC included, {found[storage['cold']]}; "

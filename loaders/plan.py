@@ -60,8 +60,9 @@ STREAM_STEPS = {  # what the optional steps of template (z) and search (x) draw 
 }
 # Of ``data.storage: sequential``: orders of the shards; pairs in the window.
 STREAM_SHARDS, STREAM_WINDOW = 20, 21
-# Pairs in place of those with a damaged picture: a stream for each attempt, from this one on.
-STREAM_SUBSTITUTE, MAX_SUBSTITUTES = 1000, 32
+# Pairs in place of those with a damaged picture: a stream for each attempt, from this one on, far
+# from the streams of the benchmarks' data.
+STREAM_SUBSTITUTE, MAX_SUBSTITUTES = 100_000, 32
 _WIDTH = 8
 _DATASET, _CATEGORY, _TEMPLATE, _KIND, _SEARCH, _OTHER_CATEGORY, _OTHER = range(7)
 SAME_INSTANCE, SAME_CATEGORY, ANY = 0, 1, 2

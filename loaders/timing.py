@@ -25,7 +25,7 @@ def pairs_per_s(
     ----------
     task : makes pair i; i counts up
     threads : number
-    limit_s : how long
+    limit_s : how long; each thread makes one pair at least, where there is one
     timeout_s : a pair that takes longer than this is an error
     most : pairs at most, each once; None: as many as there is time for, after one to warm up
 
@@ -48,12 +48,14 @@ def pairs_per_s(
             return  # another thread was too slow, which is told below
         stop = time.perf_counter() + limit_s
         try:
-            while not errors and time.perf_counter() < stop:
+            while not errors:
                 number = next(numbers)  # atomic
                 if most is not None and number >= most:
                     break
-                task(number)
+                task(number)  # one at least, however short the time
                 done[own] += 1
+                if time.perf_counter() >= stop:
+                    break
         except Exception as error:  # noqa: BLE001 (raised below, in the caller's thread)
             errors.append(error)
 
@@ -75,4 +77,4 @@ def pairs_per_s(
             f"a pair was not made within data.timeout_s={timeout_s:g} s; storage stalls or "
             "decoding hangs"
         )
-    return max(sum(done), 1) / (time.perf_counter() - started)
+    return sum(done) / (time.perf_counter() - started)

@@ -5,7 +5,7 @@ worker finds its members by name, decodes with ``cv2.imdecode``, augments as `be
 says with random numbers of its own, and torch's DataLoader collates float32 batches. Its pairs are
 the plan's, given to it before the clock, which is in its favour. Differences from the original, all
 in its favour too: torch's sampling kernel instead of its own slower one, one OpenCV thread a
-worker, no occlusion and no blur.
+worker, all 500 candidates of an occluder drawn at once instead of one after the other.
 """
 
 from __future__ import annotations

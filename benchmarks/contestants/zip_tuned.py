@@ -38,7 +38,7 @@ from shards.zip_members import STORED, members
 
 label = "zip-tuned (zip in memory, simplejpeg, our warp), uint8"
 
-PREFETCH = 4  # batches a worker makes ahead: ours makes as many
+PREFETCH = 4  # batches that each worker makes ahead; ours makes as many in all
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # of glibc's mallopt
 _LOCAL_HEADER = 30
 

@@ -81,6 +81,8 @@ def test_claims_are_ratios_within_a_repeat(case: Case) -> None:
     assert names[:9] != names[9:]
     section = report.bars_section({**run, "command": "c"})
     assert "| pairs/s against zip-tuned | 2 x | at least 1.4 x | yes |" in section
+    data = "lasot (8 crops of 446x446, quality 90, "
+    assert data in bars_lines(run)[0]
     assert "synthetic" not in bars_lines(run)[0]  # its maker does not say that it is
     assert run["schema"] == result.SCHEMAS["bars"]
 

@@ -29,4 +29,5 @@ def test_costs_of_steps(packed: Path) -> None:
     assert len(rows) == len(steps)
     assert rows[0] == (UNIT, rows[0][1], "1.000")
     assert "over 64 crops" in costs_lines(run)[0]
+    assert "coco (12 crops of 446x446, quality 90, " in costs_lines(run)[0]
     assert len(told) == 3

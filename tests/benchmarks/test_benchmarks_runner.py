@@ -330,7 +330,19 @@ def test_an_unknown_module_makes_a_contestant_absent() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["data", "loaders", "limits", "bars", "memory", "costs", "report"]
+    "command",
+    [
+        "data",
+        "loaders",
+        "limits",
+        "bars",
+        "memory",
+        "costs",
+        "remote",
+        "sequential",
+        "pack",
+        "report",
+    ],
 )
 def test_help_ends_with_an_example(command: str) -> None:
     outcome = CliRunner().invoke(main, [command, "--help"])
@@ -348,6 +360,9 @@ def test_help_ends_with_an_example(command: str) -> None:
         "limits --batches 0",
         "bars --repeats 0",
         "memory --gb 1",
+        "memory --minutes 0.2",
+        "memory --minutes -1",
+        "memory --minutes 26",
         "memory --gb 1,x",
         "memory --gb 0,1",
         "nonsense",

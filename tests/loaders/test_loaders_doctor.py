@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from PIL import Image
 
 import loaders.doctor
 import loaders.reference
+from benchmarks.faulty_server import FaultyServer
 from loaders.advice import (
     Setting,
     Stage,
@@ -27,9 +29,12 @@ from loaders.advice import (
 from loaders.cli import main
 from loaders.config import PairConfig
 from loaders.doctor import examine
-from loaders.sets import DataSet
+from loaders.doctor_sheet import lines
+from loaders.remote import RemoteConfig, RemoteStorage
+from loaders.sets import DataSet, DataSets
 from loaders.timing import pairs_per_s
 from shards.errors import BadSample, StorageError
+from shards.storage import Range
 
 NAMES: tuple[StageName, ...] = ("storage", "decode", "augment", "plan", "hand-over")
 SETTING = Setting(
@@ -86,6 +91,13 @@ def test_times_of_the_pool_add_up() -> None:
         ("storage", {"cold": True}, ["fit into memory", "data.threads=4", "faster disk"]),
         ("storage", {"cold": True, "data_bytes": 10**12}, ["data.threads=4", "faster disk"]),
         ("storage", {"cold": False}, ["data.threads=4", "network file system"]),
+        ("storage", {"connections": 32, "cold": True, "ahead_mb": 256, "cache_gb": 20},
+         ["data.remote.cache_gb=20 holds all of the data", "data.remote.connections=64",
+          "data.remote.ahead_mb=512", "data.path"]),
+        ("storage", {"connections": 500, "cold": True, "ahead_mb": 256, "cache_gb": 1},
+         ["data.remote.connections=512", "data.remote.ahead_mb", "data.path",
+          "data.remote.cache_gb=3.85"]),
+        ("storage", {"connections": 32, "cold": False}, ["data.remote.cache_dir on a faster disk"]),
         ("decode", {}, ["data.template_px=127", "more cores"]),
         ("decode", {"threads": 1, "template_px": 127}, ["data.threads=2", "more cores"]),
         ("decode", {"cuda": True, "template_px": 127}, ["data.backend=dali", "more cores"]),
@@ -136,6 +148,13 @@ def test_each_pair_is_made_once_if_there_is_a_most() -> None:
     made: list[int] = []
     pairs_per_s(made.append, 3, 5, 10, most=20)
     assert sorted(made) == list(range(20))
+
+
+def test_each_thread_makes_one_pair_however_short_the_time() -> None:
+    made: list[int] = []
+    rate = pairs_per_s(made.append, 2, 1e-9, 10, most=20)
+    assert sorted(made) == [0, 1]
+    assert 0 < rate < 1e7
 
 
 def test_a_failure_in_a_thread_is_raised_and_a_stall_is_an_error() -> None:
@@ -208,6 +227,54 @@ def test_a_slow_plan_is_named(packed: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert _examined(packed, "cpu")["bottleneck"] == "plan"
 
 
+def test_augment_has_no_time_of_the_storage(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On cold storage the backend's own pictures must not be waited for while it is timed."""
+    seen: set[tuple[str, int]] = set()
+    plain = DataSet.read
+
+    def cold(self: DataSet, row: int) -> memoryview:
+        if (self.manifest.name, row) not in seen:
+            time.sleep(0.02)
+            seen.add((self.manifest.name, row))
+        return plain(self, row)
+
+    monkeypatch.setattr(DataSet, "read", cold)
+    stage = {one["stage"]: one for one in _examined(packed, "cpu")["stages"]}
+    assert stage["storage"]["ms_per_pair"] > 10
+    assert stage["augment"]["ms_per_pair"] < 5
+
+
+def test_data_behind_a_url(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[DataSets] = []
+    plain = DataSets.close
+
+    def close(self: DataSets, wait: bool = True) -> None:
+        closed.append(self)
+        plain(self, wait)
+
+    monkeypatch.setattr(DataSets, "close", close)
+    announced = 0
+    ahead = RemoteStorage.will_need
+
+    def will_need(self: RemoteStorage, ranges: Sequence[Range]) -> None:
+        nonlocal announced
+        announced += len(ranges)
+        ahead(self, ranges)
+
+    monkeypatch.setattr(RemoteStorage, "will_need", will_need)
+    with FaultyServer(packed) as server:
+        config = PairConfig(
+            path=server.url, backend="cpu", threads=2, prefetch=1, template_px=31, search_px=31,
+            remote=RemoteConfig(cache_dir=str(tmp_path)),
+        )  # fmt: skip
+        facts = examine(config, torch.device("cpu"), batch_size=4, seconds=0.3).facts()
+    assert facts["storage"]["cold"]
+    assert facts["setting"]["connections"] == 32
+    assert announced > 2 * 256  # both passes, and the backend's batches
+    assert len(closed) >= 3  # its own, and those of two loaders
+    assert any("over the network (cold)" in line for line in lines(facts))
+
+
 # ---- the command --------------------------------------------------------------------------------
 
 
@@ -277,6 +344,8 @@ def test_a_damaged_sample_is_one_line(packed: Path, monkeypatch: pytest.MonkeyPa
         (("--data", "/nonexistent"), 1, "python -m packer demo"),
         (("--set", "data.sed=1"), 1, "did you mean 'seed'"),
         (("--seconds", "0"), 2, "seconds"),
+        (("--seconds", "0.0000001"), 2, "0.1<=x<=3600"),
+        (("--data", "pipe:true"), 1, "a 'pipe:' command runs a shell"),
         (("--backend", "nvjpeg"), 2, "nvjpeg"),
     ],
 )

@@ -10,6 +10,7 @@ import pytest
 import synthetic
 from test_loaders_loader import config_of, equal
 
+from benchmarks import report
 from benchmarks.faulty_server import FAULTS, FaultyServer, seeded
 from benchmarks.nginx import ABSENT, nginx, nginx_there
 from benchmarks.remote import RemoteCase, measure_remote
@@ -45,9 +46,15 @@ def test_the_same_batches_from_nginx(
 @needs_nginx
 def test_the_benchmark_of_remote_shards(tmp_path: Path) -> None:
     synthetic.pack(tmp_path, sequences=20, frames=40, per_shard=5)
-    case = RemoteCase(data=str(tmp_path / "lasot"), batches=6, repeats=1, pairs_per_s=60)
+    case = RemoteCase(
+        data=str(tmp_path / "lasot"), batches=6, repeats=1, pairs_per_s=60, most_repeats=1
+    )
     run = measure_remote(case, "a test", lambda _: None)
     assert run["config"]["server"] == "nginx"
+    assert 0 < run["data"]["repeated_share"] < 1
+    section = report.remote_section({**run, "command": "c"})
+    assert "nginx behind a server of ours that answers 30 ms late and refuses 1 %" in section
+    assert "Of the 960 pictures that a run reads" in section
     values = {claim["key"]: claim["summary"]["median"] for claim in run["claims"]}
     assert 0.5 < values["bytes_ratio"] <= 1.3
     assert values["warm_bytes_ratio"] < 0.2

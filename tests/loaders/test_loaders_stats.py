@@ -12,11 +12,12 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from loaders import crop_stats
 from loaders.chi2 import Check, gate, p_value, shares, uniform
 from loaders.cli import main
 from loaders.config import PairConfig
 from loaders.crop_stats import crop_checks
-from loaders.draws import PairDraws, draw_pairs
+from loaders.draws import STEPS, PairDraws, draw_pairs
 from loaders.occlusion import Occlusion
 from loaders.recipe import Augment, Half, Jitter, Recipe
 from loaders.sampler import PairKinds, SamplerConfig, Widening
@@ -223,6 +224,40 @@ def test_a_guess_of_an_expectation_counts_less() -> None:
     sure, guessed = gate("a", "b", 0.1, done), gate("a", "b", 0.1, done, p_spread=0.02)
     assert sure.verdict().wrong
     assert not guessed.verdict().wrong
+
+
+def test_what_no_trial_had_may_still_happen_once(
+    drawn: tuple[DataSets, PairDraws], config: PairConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None of 2,000 occluders fits: one in 100,000 is no error, and as many as were drawn are."""
+    sets, pairs = drawn
+    monkeypatch.setattr("loaders.crop_stats.draw_occluder", lambda *_: None)
+    occlusion = "search of videos: occlusion"
+    assert occlusion in wrong(list(crop_checks(sets, pairs, config, "x")))
+    column = [step.name for step in STEPS].index("occlusion")
+    done = pairs.search.done.copy()
+    done[:, column] = False
+    for count in (0, 1):
+        done[np.flatnonzero(~pairs.is_image)[:count], column] = True
+        once = replace(pairs, search=replace(pairs.search, done=done))
+        assert occlusion not in wrong(list(crop_checks(sets, once, config, "x")))
+
+
+def test_patches_that_no_trial_had(
+    drawn: tuple[DataSets, PairDraws], config: PairConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sets, pairs = drawn
+    plain = crop_stats.draw_occluder
+
+    def only_colours(ranges: Occlusion, *more: Any) -> Any:
+        return None if ranges.patch else plain(ranges, *more)
+
+    monkeypatch.setattr(crop_stats, "draw_occluder", only_colours)
+    covers = "search of videos: patches of occluders"
+    assert covers in wrong(list(crop_checks(sets, pairs, config, "x")))
+    kinds = np.where(pairs.search.occluder_kind == "patch", "colour", pairs.search.occluder_kind)
+    none = replace(pairs, search=replace(pairs.search, occluder_kind=kinds))
+    assert covers not in wrong(list(crop_checks(sets, none, config, "x")))
 
 
 def test_cells_must_agree() -> None:
