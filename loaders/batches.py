@@ -6,6 +6,8 @@ calls them in a thread of their own, and waits for that with a limit.
 
 from __future__ import annotations
 
+import threading
+from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
@@ -52,13 +54,26 @@ class Batches:
 
     def __init__(self, works: Works, backend: Backend, faults: Faults) -> None:
         self._works, self._backend, self._faults = works, backend, faults
+        self._lock = threading.Lock()
+        self._announced: deque[Begun] = deque()  # and not started yet
 
     def plan(self, position: tuple[int, int], attempts: Attempts = NO_ATTEMPTS) -> Begun:
-        """Plan a batch without samples known to be damaged; storages are told what they are for."""
+        """Plan a batch without samples known to be damaged, and tell the storages.
+
+        Batches are started in the order in which they were planned; one that is passed over will
+        not be read any more.
+        """
+        planned = self._planned(position, attempts)
+        with self._lock:
+            self._announced.append(planned)
+        return planned
+
+    def _planned(self, position: tuple[int, int], attempts: Attempts) -> Begun:
         while True:
             work = self._works.make(*position, attempts)
             known = self._faults.known_in(work)
             if not known:
+                self._works.announce(work)
                 return Begun(position=position, attempts=attempts, work=work)
             attempts = _next(attempts, known)
             if max(attempts.values()) > MAX_SUBSTITUTES:
@@ -66,6 +81,11 @@ class Batches:
 
     def start(self, planned: Begun) -> Begun:
         """Hand a planned batch to the backend."""
+        with self._lock:
+            while planned in self._announced:
+                first = self._announced.popleft()
+                if first is not planned:
+                    self._works.forget(first.work)
         try:
             return replace(planned, handle=self._backend.start(planned.work))
         except BadSample as error:
@@ -84,7 +104,8 @@ class Batches:
             bad |= self._faults.survey(begun.work)
         attempts = _next(begun.attempts, bad)
         self._faults.check(attempts, len(begun.work))
-        return self.start(self.plan(begun.position, attempts))
+        self._works.forget(begun.work)  # what was not read of it is announced again
+        return self.start(self._planned(begun.position, attempts))
 
     def finish(self, begun: Begun, timeout_s: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Template and search pixels of a batch; the errors are the backend's."""

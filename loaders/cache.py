@@ -8,17 +8,21 @@ processes that write the same entry write the same bytes. (One file an entry wou
 times the CPU.)
 
 Pairs are drawn from all over the data, so no entry is likelier to be read again than another: when
-the cache is full, what other data left there is removed, and then nothing more is added.
+the cache is full, what other data left there is removed, and then nothing more is added. Data that
+a running process uses stay: it holds a shared lock on a file beside them, which ends with it, and
+who removes them needs that file's exclusive lock.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import logging
 import os
 import shutil
 import struct
 import threading
+import time
 from collections import OrderedDict
 from pathlib import Path
 
@@ -30,6 +34,7 @@ __all__ = ["ShardCache", "default_cache_dir"]
 _SUM = struct.Struct("<QII")  # offset, size, CRC-32C
 _SLOT_BYTES = 512  # entries of tars begin at multiples of it
 _OPEN_SHARDS = 128
+_LOCK_S = 10.0  # longest wait for a process that removes the same data just now
 _LOG = logging.getLogger("siamstream.cache")
 
 
@@ -54,7 +59,7 @@ class ShardCache:
         self._reads = self._writes = limit_bytes > 0
         self._files: OrderedDict[tuple[str, str], _Files] = OrderedDict()
         self._lock = threading.Lock()
-        self._own: set[str] = set()
+        self._locks: dict[str, _Use] = {}
         self._left = 0  # bytes to write before the folder is looked at again
 
     @property
@@ -69,13 +74,17 @@ class ShardCache:
         ----------
         data : what the content of its files depends on, as the SHA-256 of an index with its CRCs
         """
-        self._own.add(data)
         if self._writes:
             try:
+                if data not in self._locks:
+                    self._locks[data] = _Use(self._lock_of(data))
                 (self._folder / data).mkdir(parents=True, exist_ok=True)
                 os.utime(self._folder / data)
             except OSError as error:
                 self._give_up(error)
+
+    def _lock_of(self, data: str) -> Path:
+        return self._folder.parent / "locks" / data
 
     def has(self, data: str, one: Range) -> bool:
         """Tell whether there is an entry of a range; whether its bytes are right, `read` tells."""
@@ -133,6 +142,8 @@ class ShardCache:
                 return files
         flags = os.O_RDWR if self._writes else os.O_RDONLY
         try:
+            if write:  # also where somebody has removed the folder
+                (self._folder / data).mkdir(parents=True, exist_ok=True)
             files = _Files(f"{self._folder}/{data}/{file}", flags | (os.O_CREAT if write else 0))
         except OSError:
             if write:
@@ -145,9 +156,10 @@ class ShardCache:
         return files
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Let go of the files, and of the data: others may remove them."""
         with self._lock:
             self._files.clear()
+            self._locks.clear()
 
     def _make_room(self, size: int) -> None:
         """Keep the limit: now and then look what is there, and remove what other data left."""
@@ -160,8 +172,7 @@ class ShardCache:
             for name, _ in sorted(held.items(), key=lambda item: item[1][1]):
                 if sum(one for one, _ in held.values()) < full:
                     break
-                if name not in self._own:
-                    shutil.rmtree(self._folder / name, ignore_errors=True)
+                if _remove_unused(self._folder / name, self._lock_of(name)):
                     del held[name]
             total = sum(one for one, _ in held.values())
             self._left = max(self._limit // 256, (full - total) // 16)
@@ -201,6 +212,45 @@ class _Files:
         for descriptor in (self.data, self.sums):
             if descriptor >= 0:
                 os.close(descriptor)
+
+
+class _Use:
+    """The shared lock of data, until nobody refers to it or the process ends."""
+
+    __slots__ = ("_descriptor",)
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = -1
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        until = time.monotonic() + _LOCK_S
+        while True:
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.01)
+            except OSError:  # a file system without locks: nobody can remove anything either
+                return
+            else:
+                return
+
+    def __del__(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+
+
+def _remove_unused(folder: Path, lock: Path) -> bool:
+    """Remove data, unless a process uses them; tell whether they are gone."""
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with lock.open("ab") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+    except OSError:  # in use, or there is nothing that could tell
+        return False
+    return not folder.exists()
 
 
 def _sum(files: _Files, one: Range) -> int | None:

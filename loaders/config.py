@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
+from loaders.origin import is_url
 from loaders.plan import SamplerConfig
 from loaders.recipe import Recipe
 from loaders.remote import RemoteConfig
@@ -88,3 +89,10 @@ class PairConfig:
     def __post_init__(self) -> None:
         if self.path is not None and self.path.lstrip().startswith(PIPE):
             raise ValueError(f"path {self.path!r}: {PIPE_RULE}")
+        ranges = self.storage != "sequential" and self.path is not None and is_url(self.path)
+        if ranges and self.remote.deadline_s >= self.timeout_s:
+            raise ValueError(
+                f"remote.deadline_s is {self.remote.deadline_s:g} and timeout_s {self.timeout_s:g}:"
+                " bytes that are late would not be named; give --set data.remote.deadline_s="
+                f"{self.timeout_s / 2:g}, or raise data.timeout_s"
+            )

@@ -9,11 +9,11 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from loaders.origin import Origin
+from loaders.threads import Threads
 from shards.errors import FormatError
 from shards.format import INDEX_NAME, Manifest
 from shards.index import Index
@@ -23,6 +23,7 @@ __all__ = ["fetch_index"]
 
 PIECE_BYTES = 4 << 20  # of one request
 PIECES = 8  # requests under way at once
+STOP_S = 10.0  # longest wait for them after one has failed
 KEPT_S = 30 * 86400.0  # an index that nobody opened for so long is removed
 _LOG = logging.getLogger("siamstream.cache")
 
@@ -52,10 +53,11 @@ def fetch_index(origin: Origin, manifest: Manifest, folder: Path, deadline_s: fl
         folder.mkdir(parents=True, exist_ok=True)
         _clean(folder)
         if not _whole(path, manifest):
-            with _alone(folder / f"{sha256}.lock", time.monotonic() + deadline_s):
+            with _alone(folder / f"{sha256}.lock", deadline_s):
                 if not _whole(path, manifest):
                     _fetch(origin, manifest, path, deadline_s)
         os.utime(path)
+        _ok(path).write_text(_facts(path))
         return _checked(path, origin, manifest)
     except OSError as error:
         _LOG.warning(
@@ -82,8 +84,23 @@ def _checked(path: Path, origin: Origin, manifest: Manifest) -> Index:
     return index
 
 
+def _ok(path: Path) -> Path:
+    """File that says what an index was like on disk when its SHA-256 was right."""
+    return path.with_suffix(".ok")
+
+
+def _facts(path: Path) -> str:
+    found = path.stat()
+    return f"{found.st_size} {found.st_mtime_ns} {found.st_ino}"
+
+
 def _whole(path: Path, manifest: Manifest) -> bool:
-    """Whether a kept index is there and undamaged."""
+    """Whether a kept index is there and undamaged; hashed only if it may have changed since."""
+    try:
+        if _ok(path).read_text() == _facts(path):
+            return True
+    except (FileNotFoundError, UnicodeDecodeError):
+        _ok(path).unlink(missing_ok=True)
     try:
         if path.stat().st_size != manifest.index["bytes"]:
             return False
@@ -121,22 +138,29 @@ def _fetch_once(origin: Origin, size: int, part: Path, deadline_s: float) -> str
         return origin.get(INDEX_NAME, start, min(PIECE_BYTES, size - start), until)
 
     digest = hashlib.sha256()
-    with part.open("wb") as handle, ThreadPoolExecutor(PIECES) as pool:
-        for first in range(0, size, PIECES * PIECE_BYTES):
-            starts = range(first, min(first + PIECES * PIECE_BYTES, size), PIECE_BYTES)
-            for data in pool.map(piece, starts):
-                digest.update(data)
-                handle.write(data)
+    pool = Threads(PIECES, "index")
+    try:
+        with part.open("wb") as handle:
+            for first in range(0, size, PIECES * PIECE_BYTES):
+                starts = range(first, min(first + PIECES * PIECE_BYTES, size), PIECE_BYTES)
+                for coming in [pool.submit(piece, start) for start in starts]:
+                    data = coming.result()
+                    digest.update(data)
+                    handle.write(data)
+                handle.flush()
+    finally:
+        pool.stop(STOP_S)
     return digest.hexdigest()
 
 
 @contextmanager
-def _alone(path: Path, until: float) -> Iterator[None]:
-    """Keep others out, at most until a time of `time.monotonic`.
+def _alone(path: Path, wait_s: float) -> Iterator[None]:
+    """Keep others out; wait at most so long without growth of a file that is being fetched.
 
     The kernel ends the lock with its process; the file that stays means nothing. Where locks are
     not to be had, or it takes too long, two do the same work: each to a file of its own.
     """
+    until, size = time.monotonic() + wait_s, 0
     with path.open("wb") as handle:
         while time.monotonic() < until:
             try:
@@ -144,9 +168,21 @@ def _alone(path: Path, until: float) -> Iterator[None]:
                 break
             except BlockingIOError:
                 time.sleep(0.05)
+                now = _coming(path)
+                if now > size:
+                    until, size = time.monotonic() + wait_s, now
             except OSError:
                 break
         yield
+
+
+def _coming(lock: Path) -> int:
+    """Bytes that a process which holds a lock has fetched so far."""
+    size = 0
+    for part in lock.parent.glob(f"{lock.stem}.arrow.*.part"):
+        with suppress(FileNotFoundError):
+            size += part.stat().st_size
+    return size
 
 
 def _clean(folder: Path) -> None:

@@ -13,16 +13,16 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from shards.bucket import check_credentials, explain, load_obstore
-from shards.errors import FormatError, StorageError
+from shards.errors import FormatError, MissingBytes, StorageError
 
-__all__ = ["SCHEMES", "Origin", "is_url", "over"]
+__all__ = ["OPENING_S", "RIGHTS", "SCHEMES", "Origin", "checked_url", "is_url", "over"]
 
 SCHEMES = ("s3", "gs", "az", "http", "https")
 MAX_PAUSE_S = 5.0  # between two tries
 OPENING_S = 30.0  # a wrong address or a typo should not cost the whole deadline
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
 _PATH = re.compile(r"(/[A-Za-z0-9!_.*'()=~%+,-]+)*/*")
-_RIGHTS = {
+RIGHTS = {
     "s3": "the AWS_* credentials must allow to list and get objects there; a public bucket needs "
     "AWS_SKIP_SIGNATURE=true",
     "gs": "the GOOGLE_* credentials must allow to list and get objects there",
@@ -71,7 +71,7 @@ class Origin:
     ) -> None:
         self._given = url.rstrip("/")
         self._timeout_s, self._deadline_s, self._stopped = timeout_s, deadline_s, stopped
-        self._scheme, self.url = _checked(self._given)
+        self._scheme, self.url = checked_url(self._given)
         self.counts: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._sizes: dict[str, int] = {}
@@ -95,6 +95,7 @@ class Origin:
 
         Raises
         ------
+        MissingBytes : if there is no such file, or it ends before
         StorageError : if it cannot be had, after how many tries, and what the last answer was
         """
         what = f"bytes {start} to {start + size} of {self.url}/{name}"
@@ -163,7 +164,7 @@ class Origin:
                 reason = str(error)
             except (obstore.exceptions.BaseError, OSError) as error:
                 text = str(error)
-                reason = _reason(text, _RIGHTS.get(self._scheme, "the server refuses"))
+                reason = _reason(text, RIGHTS.get(self._scheme, "the server refuses"))
                 if isinstance(error, FileNotFoundError) and "NoSuchBucket" not in text:
                     raise _AbsentError(f"{what}: there is no such file") from error
                 if _final(error, text):
@@ -207,7 +208,7 @@ class Origin:
             raise StorageError(f"{self.url}: {_reason(str(error), '')}") from error
 
 
-class _AbsentError(StorageError):
+class _AbsentError(MissingBytes):
     """There is no file of that name."""
 
 
@@ -220,8 +221,8 @@ _OTHER_PACKING = (
 )
 
 
-def _outside(what: str, size: int) -> StorageError:
-    return StorageError(f"{what}: the file has {size}; {_OTHER_PACKING}")
+def _outside(what: str, size: int) -> MissingBytes:
+    return MissingBytes(f"{what}: the file has {size}; {_OTHER_PACKING}")
 
 
 def _reason(text: str, rights: str) -> str:
@@ -241,7 +242,7 @@ def _reason(text: str, rights: str) -> str:
 
 def _refused(what: str, text: str, reason: str) -> StorageError:
     if "status code: 416" in text:
-        return StorageError(f"{what}: outside the file; {_OTHER_PACKING}")
+        return MissingBytes(f"{what}: outside the file; {_OTHER_PACKING}")
     if "range" in text.lower() and "not support" in text.lower():
         return StorageError(f"{what}: the server gives no byte ranges; serve by one that does")
     return StorageError(f"{what}: {reason}")
@@ -257,12 +258,13 @@ def over(stopped: threading.Event) -> bool:
     return stopped.is_set() or not threading.main_thread().is_alive()
 
 
-def _checked(url: str) -> tuple[str, str]:
+def checked_url(url: str) -> tuple[str, str]:
     """Scheme of a URL, and the URL without user name and password.
 
     Raises
     ------
-    StorageError : if it is of no known form
+    StorageError : if it is of no known scheme
+    FormatError : if it has other parts than host and path, as a query or an object store's user
     """
     scheme = url.partition(":")[0].lower()
     if scheme not in SCHEMES:

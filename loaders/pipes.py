@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, cast
 
 from configs.strict import ConfigError
 from loaders.config import PIPE
+from shards.errors import StorageError
 
 __all__ = ["Command", "from_command_line"]
 
@@ -84,20 +85,25 @@ class Command:
                 "--data 'pipe:ssh store cat /data/shards/{}' --allow-pipe"
             )
         self._command, self._running = command, dict[int, _Output]()
+        self._aborted = False
 
     def open(self, name: str) -> BinaryIO:
-        """Start the command for a file."""
+        """Start the command for a file; raises `StorageError` after `abort`."""
         output = _Output(self.where(name).removeprefix(PIPE))
         self._running = {i: one for i, one in self._running.items() if not one.closed}
         self._running[id(output)] = output
+        if self._aborted:  # looked at only now: `abort` may come at any moment
+            output.close()
+            raise StorageError(f"{self.where(name)}: reading was ended")
         return cast(BinaryIO, io.BufferedReader(output, _CHUNK))
 
     def where(self, name: str) -> str:
-        """Return the command line."""
-        return PIPE + self._command.replace("{}", shlex.quote(name))
+        """Return the command line; for no name the command as it was given."""
+        return PIPE + self._command.replace("{}", shlex.quote(name) if name else "{}")
 
     def abort(self) -> None:
-        """Kill what runs."""
+        """Kill what runs, and start nothing more."""
+        self._aborted = True
         for output in list(self._running.values()):
             if not output.closed:
                 output.kill()

@@ -15,7 +15,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
+from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -27,8 +27,9 @@ from annotated_types import Ge, Gt, Le
 from loaders.cache import ShardCache, default_cache_dir
 from loaders.mirror import fetch_index
 from loaders.origin import Origin, over
-from shards.errors import DataError, FormatError, StorageError
-from shards.format import MANIFEST_NAME, Manifest, check_crop_file
+from loaders.threads import Threads
+from shards.errors import DataError, FormatError, MissingBytes, StorageError
+from shards.format import MANIFEST_NAME, Manifest, check_crop_file, check_dataset_name
 from shards.index import Index
 from shards.storage import Range
 
@@ -40,6 +41,7 @@ WASTE = (
 RUN_BYTES = 4 << 20  # most bytes of one request
 MANIFEST_READS = 6
 MAX_FOLDERS = 100  # of a parent that are looked into
+CLOSE_S = 10.0  # longest wait for requests under way when a loader is closed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,9 +132,10 @@ class Remote:
         self.config = config
         self.stopped = threading.Event()
         self.origin = Origin(url, config.timeout_s, config.deadline_s, self.stopped)
-        self._folder = Path(config.cache_dir) if config.cache_dir else default_cache_dir()
+        given = config.cache_dir
+        self._folder = Path(given).expanduser() if given else default_cache_dir()
         self.cache = ShardCache(self._folder, int(config.cache_gb * 1e9))
-        self.pool = ThreadPoolExecutor(config.connections, thread_name_prefix="fetch")
+        self.pool = Threads(config.connections, "fetch")
         self._storages: list[RemoteStorage] = []
 
     def manifests(self, names: Sequence[str], only: bool) -> dict[str, Manifest]:
@@ -154,7 +157,7 @@ class Remote:
         if self.origin.exists(MANIFEST_NAME):
             return {self.origin.url: _manifest(self.origin)}
         by_name = self.origin.url.startswith("http")
-        below = list(names) if by_name else self.origin.folders()
+        below = list(names) if by_name else [one for one in self.origin.folders() if _may_be(one)]
         if len(below) > MAX_FOLDERS:
             raise DataError(
                 f"{self.origin.url}: has no {MANIFEST_NAME} and more than {MAX_FOLDERS} folders: "
@@ -162,8 +165,10 @@ class Remote:
             )
         found = {}
         for name in below:
+            if only and name not in names:
+                continue
             child = self.origin.child(name)
-            if (name in names or not only) and child.exists(MANIFEST_NAME):
+            if child.exists(MANIFEST_NAME):
                 found[child.url] = _manifest(child)
         if by_name and not found:
             raise DataError(
@@ -208,10 +213,19 @@ class Remote:
             storage.fail_all()
 
     def close(self, wait: bool = True) -> None:
-        """Stop the threads."""
+        """Stop the threads; a request that goes on for longer is left behind."""
         self.stop()
-        self.pool.shutdown(wait=wait, cancel_futures=True)
+        self.pool.stop(CLOSE_S if wait else 0.0)
         self.cache.close()
+
+
+def _may_be(folder: str) -> bool:
+    """Tell whether a folder may be a data set's; others may lie beside them."""
+    try:
+        check_dataset_name(folder)
+    except FormatError:
+        return False
+    return True
 
 
 def _manifest(origin: Origin) -> Manifest:
@@ -271,6 +285,7 @@ class RemoteStorage:
 
         Raises
         ------
+        MissingBytes : if a file of some is not there, or ends before
         StorageError : if some cannot be had within ``deadline_s``
         """
         until = time.monotonic() + self._config.deadline_s
@@ -300,6 +315,14 @@ class RemoteStorage:
         found = self._origin.get(one.file, one.offset, one.size, until)
         self._cache.write(self._content, one, found)
         return found
+
+    def forget(self, ranges: Sequence[Range]) -> None:
+        """Take back what `will_need` was told once for each: nobody will read them."""
+        with self._lock:
+            for one in ranges:
+                ahead = self._ahead.get(one)
+                if ahead is not None:
+                    self._release(one, ahead)
 
     def fail_all(self) -> None:
         """Let go of everything fetched ahead; those who wait for it get an error."""
@@ -339,12 +362,15 @@ class RemoteStorage:
                         self._ahead[one] = started[one]
                         self._held += one.size
         for run in coalesce(started):
-            try:
-                self._remote.pool.submit(self._run, run, [started[one] for one in run])
-            except RuntimeError:  # closed
-                for one in run:
-                    _fail(started[one], StorageError(f"{self._origin.url}: reading was ended"))
+            self._submit(run, [started[one] for one in run])
         return started
+
+    def _submit(self, run: list[Range], aheads: list[_Ahead]) -> None:
+        try:
+            self._remote.pool.submit(self._run, run, aheads)
+        except RuntimeError:  # closed
+            for ahead in aheads:
+                _fail(ahead, StorageError(f"{self._origin.url}: reading was ended"))
 
     def _drop_stale(self, now: float) -> None:
         """Forget what was announced for reads that never came. The lock is held."""
@@ -358,11 +384,15 @@ class RemoteStorage:
             ahead = self._ahead.get(one)
             if ahead is None:
                 return None
-            failed = ahead.future.done() and ahead.future.exception() is not None
-            ahead.users -= 1
-            if ahead.users == 0 or failed:
-                self._held -= self._ahead.pop(one).size
-            return None if failed else ahead
+            return None if self._release(one, ahead) else ahead
+
+    def _release(self, one: Range, ahead: _Ahead) -> bool:
+        """Let go of a range for one read; tell whether it failed. The lock is held."""
+        failed = ahead.future.done() and ahead.future.exception() is not None
+        ahead.users -= 1
+        if ahead.users == 0 or failed:
+            self._held -= self._ahead.pop(one).size
+        return failed
 
     def _wait(self, one: Range, ahead: _Ahead, until: float) -> memoryview:
         while time.monotonic() < until and not over(self._remote.stopped):
@@ -371,7 +401,8 @@ class RemoteStorage:
             except FutureTimeout:
                 continue  # look whether somebody still waits: the program may be at its end
             except StorageError as error:  # many may wait for one: each gets its own
-                raise StorageError(str(error)) from error
+                kind = MissingBytes if isinstance(error, MissingBytes) else StorageError
+                raise kind(str(error)) from error
         raise StorageError(
             f"{self._origin.url}/{one.file}: bytes {one.offset} to {one.offset + one.size} did not "
             f"come within data.remote.deadline_s={self._config.deadline_s:g} s, or reading ended"
@@ -385,9 +416,15 @@ class RemoteStorage:
             size = max(one.offset + one.size for one in run) - first.offset
             data = self._origin.get(first.file, first.offset, size, aheads[0].until)
             parts = [data[one.offset - first.offset :][: one.size] for one in run]
+            if len(run) > 1:  # one that waits for long must not keep the others' bytes
+                parts = [memoryview(bytes(part)) for part in parts]
         except BaseException as error:  # noqa: BLE001 (who waits for it must hear of it)
-            for ahead in aheads:
-                _fail(ahead, error)
+            alone = isinstance(error, MissingBytes) and len(run) > 1  # some of them may be there
+            for one, ahead in zip(run, aheads, strict=True):
+                if alone:
+                    self._submit([one], [ahead])
+                else:
+                    _fail(ahead, error)
             return
         for ahead, part in zip(aheads, parts, strict=True):
             with suppress(InvalidStateError):  # given up at the same moment

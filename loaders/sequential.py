@@ -13,7 +13,9 @@ is exact at the same world size and refused at another, whose ranks would hold o
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
+from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -24,14 +26,15 @@ from loaders.config import PairConfig
 from loaders.dealing import Stream, shard_order, stream
 from loaders.plan import Plan, SamplerConfig
 from loaders.sets import HOW_TO_GET_DATA, Chosen, choose, common_form, default_shards, leaving
-from loaders.sources import Folder, Source, find_manifests, open_source
+from loaders.sources import Source, find_manifests, open_source
+from loaders.stream_index import open_index
 from loaders.streaming import Picture, Progress, ShardStream
+from loaders.threads import Threads
 from loaders.window import Drawn, Window, choose_dataset, pair_uniforms
 from loaders.work import Stored, Work, augment, padded
 from loaders.works import NO_ATTEMPTS, Attempts
-from shards.errors import DataError, MismatchError, SiamstreamError
-from shards.format import INDEX_NAME, Manifest
-from shards.index import Index
+from shards.errors import DataError, MismatchError, SiamstreamError, StorageError
+from shards.format import INDEX_NAME, MANIFEST_NAME, Manifest
 
 __all__ = ["Sequential", "StreamSet", "make_plan"]
 
@@ -48,10 +51,41 @@ class StreamSet:
     weight: float
 
 
-def open_streams(
+def open_source_streams(
     config: PairConfig, command: str | None, progress: Progress
 ) -> tuple[Source, Chosen[StreamSet]]:
-    """Find the data sets of a configuration.
+    """Find the data sets of a configuration, waiting for none of its files for too long.
+
+    Raises
+    ------
+    StorageError : also if nothing comes for ``timeout_s``; others as `open_streams`
+    """
+    _check_rule(config.sampler)
+    source = open_source(config.path or default_shards(), config.timeout_s, command)
+    progress.heard = time.perf_counter()
+    opener = Threads(1, "opener")
+    opening = opener.submit(open_streams, config, source, progress)
+    try:
+        while True:
+            left_s = progress.heard + config.timeout_s - time.perf_counter()
+            try:
+                return source, opening.result(max(0.0, left_s))
+            except FutureTimeout:
+                if progress.heard + config.timeout_s <= time.perf_counter():
+                    raise StorageError(
+                        f"{source.where(MANIFEST_NAME)}: manifests and indexes did not come: "
+                        f"nothing for data.timeout_s={config.timeout_s:g} s; the storage stalls"
+                    ) from None
+    except BaseException:
+        progress.stop.set()
+        source.abort()
+        raise
+    finally:
+        opener.stop(0.0)
+
+
+def open_streams(config: PairConfig, source: Source, progress: Progress) -> Chosen[StreamSet]:
+    """Find the data sets of a source.
 
     Raises
     ------
@@ -59,10 +93,7 @@ def open_streams(
     DataError, FormatError, MismatchError : as `loaders.sets.open_sets`
     StorageError : if the source does not answer
     """
-    _check_rule(config.sampler)
-    path = config.path or str(default_shards())
-    source = open_source(path, config.timeout_s, command)
-    path = command or path
+    path = source.where("").rstrip("/")
     names = config.datasets or tuple(config.weights)
     manifests = find_manifests(source, names, config.datasets)
     found = {manifest.name: prefix for prefix, manifest in manifests.items()}
@@ -70,9 +101,7 @@ def open_streams(
         raise DataError(f"{path}: two folders hold the same data set: {', '.join(sorted(found))}")
     if not found:
         raise DataError(f"{path}: no manifest.json there: {HOW_TO_GET_DATA}")
-    places = {
-        name: f"{path}/{prefix}".rstrip("/") if prefix else path for name, prefix in found.items()
-    }
+    places = {name: source.where(prefix).rstrip("/") for name, prefix in found.items()}
     use, missing, warnings = choose(config, path, places)
     used = [manifests[found[name]] for name in sorted(use)]
     for manifest in used:
@@ -82,6 +111,16 @@ def open_streams(
                 "streams tar shards: pack it with 'python -m packer legacy'"
             )
     grid, crop_size = common_form(config, path, used)
+    indexes = {
+        manifest.name: open_index(source, found[manifest.name], manifest, progress)
+        for manifest in used
+    }
+    without = [name for name, index in indexes.items() if index is None]
+    if without:
+        warnings.append(
+            f"no {INDEX_NAME} of {', '.join(without)} in {path}: a damaged picture is found only "
+            "at the end of its shard, after it was used; put the index beside the shards"
+        )
     sets = tuple(
         StreamSet(
             place=places[manifest.name],
@@ -90,21 +129,20 @@ def open_streams(
                 source,
                 found[manifest.name],
                 manifest,
-                _index(source, found[manifest.name], manifest),
+                indexes[manifest.name],
                 progress,
             ),
             weight=use[manifest.name] / sum(use.values()),
         )
         for manifest in used
     )
-    chosen = Chosen(
+    return Chosen(
         sets=sets,
         missing=tuple(missing),
         warnings=(*warnings, *leaving(config, crop_size)),
         grid=grid,
         crop_size=crop_size,
     )
-    return source, chosen
 
 
 def _check_rule(rule: SamplerConfig) -> None:
@@ -116,13 +154,6 @@ def _check_rule(rule: SamplerConfig) -> None:
                 f"data.sampler.{field.name}: data.storage 'sequential' draws in a window of "
                 "tracks and knows only the published rule; leave it out, or use another storage"
             )
-
-
-def _index(source: Source, prefix: str, manifest: Manifest) -> Index | None:
-    """Index of a data set in a folder, if it is there: it knows the checksum of every picture."""
-    if isinstance(source, Folder) and (source.path / prefix / INDEX_NAME).is_file():
-        return Index.checked(source.path / prefix, manifest)
-    return None
 
 
 def make_plan(
@@ -202,7 +233,7 @@ class Sequential:
     ) -> None:
         self._config, self._rank, self._world_size = config, rank, world_size
         self._batch_size, self._progress = batch_size, Progress()
-        self._source, self.sets = open_streams(config, command, self._progress)
+        self._source, self.sets = open_source_streams(config, command, self._progress)
         for one in self.sets.sets:  # on every rank, so that none waits for one that has failed
             tracks = one.manifest.counts["tracks"]
             if tracks < world_size:
@@ -264,6 +295,12 @@ class Sequential:
         for which in choose_dataset(self._bounds, u):
             now.windows[which].advance()
         now.consumed += size
+
+    def announce(self, work: Work) -> None:
+        """Nothing: its pictures have come already."""
+
+    def forget(self, work: Work) -> None:
+        """Nothing, as well."""
 
     def state(self) -> dict[str, Any]:
         """What the windows depend on beyond what the plan does."""

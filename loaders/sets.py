@@ -50,9 +50,9 @@ _END_OF_IMAGE = b"\xff\xd9"
 Set = TypeVar("Set", bound="Opened", covariant=True)
 
 
-def default_shards() -> Path:
-    """Parent of the packed data sets: $SIAMSTREAM_SHARDS, or data/shards."""
-    return Path(os.environ.get("SIAMSTREAM_SHARDS") or "data/shards")
+def default_shards() -> str:
+    """Parent of the packed data sets, a folder or a URL: $SIAMSTREAM_SHARDS, or data/shards."""
+    return os.environ.get("SIAMSTREAM_SHARDS") or "data/shards"
 
 
 def modified(path: Path) -> float:
@@ -112,13 +112,13 @@ class DataSet:
         one = index.range(row)
         try:
             (data,) = self.storage.read_many([one])
+            found = crc32c(data)
+            tries = REFETCHES
+            while found != index.crc[row] and tries > 0 and isinstance(self.storage, Refetching):
+                data, tries = self.storage.refetch(one), tries - 1
+                found = crc32c(data)
         except MissingBytes as error:
             raise self.bad(row, error.reason) from error
-        found = crc32c(data)
-        tries = REFETCHES
-        while found != index.crc[row] and tries > 0 and isinstance(self.storage, Refetching):
-            data, tries = self.storage.refetch(one), tries - 1
-            found = crc32c(data)
         if found != index.crc[row]:
             reason = f"CRC-32C is {found:08x}, the index says {index.crc[row]:08x}"
             raise self.bad(row, f"{reason}{self._changed(one.file)}")
@@ -338,7 +338,7 @@ def open_sets(config: PairConfig) -> DataSets:
     FormatError : if one is damaged
     StorageError : if it is a URL whose store gives no answer
     """
-    given = config.path or str(default_shards())
+    given = config.path or default_shards()
     if not is_url(given):
         return _open(config, Path(given), _local_manifests(config, Path(given)), None)
     remote = Remote(given, config.remote)

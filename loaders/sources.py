@@ -7,29 +7,31 @@ command is one of `loaders.pipes`.
 from __future__ import annotations
 
 import io
-import os
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 from urllib.error import HTTPError
-from urllib.parse import urlsplit
-from urllib.request import urlopen
+from urllib.parse import unquote, urlsplit
+from urllib.request import Request, urlopen
 
 from configs.strict import ConfigError
 from loaders.config import PIPE, PIPE_RULE
+from loaders.origin import OPENING_S, RIGHTS, checked_url, is_url
 from loaders.pipes import Command
 from loaders.sets import may_hold
-from shards.errors import SiamstreamError, StorageError
+from shards.bucket import check_credentials, explain, load_obstore
+from shards.errors import StorageError
 from shards.format import MANIFEST_NAME, Manifest, check_dataset_name, dataset_folders
 
-__all__ = ["Folder", "Source", "find_manifests", "is_url", "open_source"]
+__all__ = ["Folder", "Source", "find_manifests", "open_source"]
 
-OBJECT_STORES = ("s3", "gs", "az")
-RETRIES, PAUSE_S = 4, 0.1  # of a file on a web server; pauses grow
+PAUSE_S, MAX_PAUSE_S = 0.1, 5.0  # between tries of a file on a web server; pauses grow
 _CHUNK = 1 << 20
 
 
@@ -69,13 +71,14 @@ class _Reply(io.RawIOBase):
 
     Parameters
     ----------
-    url : of the file
-    timeout_s : longest wait for bytes
+    web : the server
+    name : of the file
     """
 
-    def __init__(self, url: str, timeout_s: float) -> None:
-        self._url, self._timeout_s = url, timeout_s
+    def __init__(self, web: Web, name: str) -> None:
+        self._web, self._name = web, name
         self._position, self._failures = 0, 0
+        self._heard = time.monotonic()  # when a byte last came that was not there before
         self._reply: Any = None
         self._connect()
 
@@ -83,11 +86,13 @@ class _Reply(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
+        self._heard = time.monotonic()  # while nobody read, nothing could come
         while True:
             try:
                 size: int = self._reply.readinto(buffer)
                 if size or not self._reply.length:
                     self._position += size
+                    self._failures = 0
                     return size
                 raise OSError(f"the reply ended {self._reply.length} bytes too early")
             except TimeoutError:
@@ -100,7 +105,7 @@ class _Reply(io.RawIOBase):
         while True:
             self.close_reply()
             try:
-                self._reply = urlopen(self._url, timeout=self._timeout_s)  # http and https only
+                self._reply = self._web.ask(self._name)
                 left = self._position
                 while left:
                     left -= len(self._reply.read(min(left, _CHUNK)) or _ended())
@@ -120,10 +125,13 @@ class _Reply(io.RawIOBase):
                 return
 
     def _pause(self, error: Exception) -> None:
+        """Wait before the next try, twice as long each time, while there is time for one."""
         self._failures += 1
-        if self._failures > RETRIES:
+        pause_s = min(MAX_PAUSE_S, PAUSE_S * 2**self._failures)
+        if time.monotonic() + pause_s - self._heard > self._web.limit_s:
             raise OSError(f"{error} (asked {self._failures} times)") from error
-        time.sleep(PAUSE_S * 2**self._failures)
+        if self._web.ended.wait(pause_s):
+            raise OSError("reading was ended") from error
 
     def close_reply(self) -> None:
         """Close the connection."""
@@ -140,30 +148,60 @@ def _ended() -> bytes:
     raise OSError("the reply ended too early")
 
 
-@dataclass(frozen=True, slots=True)
 class Web:
-    """Files of a web server: plain GETs, no ranges."""
+    """Files of a web server: plain GETs, no ranges.
 
-    url: str
-    timeout_s: float
+    Parameters
+    ----------
+    url : of the folder; a user name and a password in it are sent, and shown nowhere
+    timeout_s : longest wait for bytes
+
+    Attributes
+    ----------
+    ended : set when nobody reads any more
+    limit_s : all tries together may take so long since the last byte; less until the first answer
+    """
+
+    def __init__(self, url: str, timeout_s: float) -> None:
+        _, self.url = checked_url(url)
+        self._timeout_s, self.ended = timeout_s, threading.Event()
+        self.limit_s = min(OPENING_S, timeout_s)
+        parts, self._headers = urlsplit(url), dict[str, str]()
+        if parts.username is not None:
+            user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+            self._headers["Authorization"] = f"Basic {b64encode(user.encode()).decode()}"
+
+    def ask(self, name: str) -> Any:
+        """Reply of the server, from the first byte of a file."""
+        request = Request(self.where(name), headers=self._headers)  # http and https only
+        reply = urlopen(request, timeout=self._timeout_s)
+        self.limit_s = self._timeout_s
+        return reply
 
     def open(self, name: str) -> BinaryIO:
         """Ask for a file."""
-        return cast(BinaryIO, io.BufferedReader(_Reply(self.where(name), self.timeout_s), _CHUNK))
+        return cast(BinaryIO, io.BufferedReader(_Reply(self, name), _CHUNK))
 
     def where(self, name: str) -> str:
         """URL of a file."""
         return f"{self.url}/{name}"
 
     def abort(self) -> None:
-        """The socket has a time limit."""
+        """Ask for nothing again; a read under way ends by the socket's time limit."""
+        self.ended.set()
 
 
 class _Chunks(io.RawIOBase):
     """A file made of chunks that come one after the other."""
 
-    def __init__(self, chunks: Iterator[Any], errors: type[Exception]) -> None:
-        self._chunks, self._left, self._errors = chunks, memoryview(b""), errors
+    def __init__(
+        self,
+        chunks: Iterator[Any],
+        errors: type[Exception],
+        reason: Callable[[Exception], str],
+    ) -> None:
+        self._chunks, self._left = chunks, memoryview(b"")
+        self._errors, self._reason = errors, reason
 
     def readable(self) -> bool:
         return True
@@ -175,40 +213,56 @@ class _Chunks(io.RawIOBase):
                 if not self._left:
                     return 0
         except self._errors as error:
-            raise OSError(" ".join(str(error).split())[:300]) from error
+            raise OSError(self._reason(error)) from error
         size = min(len(buffer), len(self._left))
         buffer[:size] = self._left[:size]
         self._left = self._left[size:]
         return size
 
 
-@dataclass(frozen=True, slots=True)
 class Objects:
-    """Files of an object store, streamed by obstore; credentials come from the environment."""
+    """Files of an object store, streamed by obstore; credentials come from the environment.
 
-    url: str
-    timeout_s: float
+    Parameters
+    ----------
+    url : of the folder
+    timeout_s : longest wait for bytes
+    """
+
+    def __init__(self, url: str, timeout_s: float) -> None:
+        self._scheme, self.url = checked_url(url)
+        self._timeout_s = timeout_s
 
     def open(self, name: str) -> BinaryIO:
         """Ask for an object."""
+        obstore = load_obstore(self.url)
+        if self._scheme == "s3":
+            check_credentials(self.url)
+        limit = timedelta(seconds=self._timeout_s)
+        client: Any = {
+            "allow_http": True,
+            "connect_timeout": limit,
+            "read_timeout": limit,
+            "timeout": timedelta(days=365),  # of a whole shard: none, but that cannot be said
+        }
+        errors = obstore.exceptions.BaseError
         try:
-            import obstore
-            from obstore.exceptions import BaseError
-            from obstore.store import from_url
-        except ImportError as error:
-            raise SiamstreamError(
-                f"{self.url} needs the package obstore: pip install 'siamstream[remote]'"
-            ) from error
-        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
-        client: Any = {"allow_http": endpoint.startswith("http://"), "timeout": "3600s"}
-        retry: Any = {"retry_timeout": timedelta(seconds=self.timeout_s)}
-        try:
-            store = from_url(self.url, client_options=client, retry_config=retry)
+            store = obstore.store.from_url(
+                self.url, client_options=client, retry_config={"retry_timeout": limit}
+            )
             found = obstore.get(store, name)
-        except BaseError as error:
-            raise OSError(" ".join(str(error).split())[:300]) from error
+        except FileNotFoundError as error:
+            if "NoSuchBucket" in str(error):
+                raise OSError(explain(str(error), "")) from error
+            raise FileNotFoundError("there is no such object") from error
+        except (errors, ValueError) as error:
+            raise OSError(self._reason(error)) from error
         chunks = iter(found.stream(min_chunk_size=_CHUNK))
-        return cast(BinaryIO, io.BufferedReader(_Chunks(chunks, BaseError), _CHUNK))
+        return cast(BinaryIO, io.BufferedReader(_Chunks(chunks, errors, self._reason), _CHUNK))
+
+    def _reason(self, error: Exception) -> str:
+        rights = RIGHTS.get(self._scheme, "the server refuses")
+        return explain(str(error), rights)
 
     def where(self, name: str) -> str:
         """URL of an object."""
@@ -216,11 +270,6 @@ class Objects:
 
     def abort(self) -> None:
         """Obstore's requests have limits."""
-
-
-def is_url(path: str) -> bool:
-    """Whether files come from a server instead of a folder."""
-    return "://" in path
 
 
 def open_source(path: str, timeout_s: float, command: str | None = None) -> Source:
@@ -234,7 +283,8 @@ def open_source(path: str, timeout_s: float, command: str | None = None) -> Sour
 
     Raises
     ------
-    ConfigError : if it is a URL of another kind, or a command that is not allowed
+    ConfigError : if it is a command that is not allowed
+    StorageError, FormatError : if it is a URL of another kind, as `loaders.origin.checked_url`
     """
     if command is not None:
         return Command(command)
@@ -242,13 +292,8 @@ def open_source(path: str, timeout_s: float, command: str | None = None) -> Sour
         raise ConfigError(f"data.path {path!r}: {PIPE_RULE}")
     if not is_url(path):
         return Folder(Path(path))
-    scheme = urlsplit(path).scheme
-    if scheme in ("http", "https"):
-        return Web(path.rstrip("/"), timeout_s)
-    if scheme in OBJECT_STORES:
-        return Objects(path.rstrip("/"), timeout_s)
-    known = ", ".join(f"{one}://" for one in ("http", "https", *OBJECT_STORES))
-    raise ConfigError(f"data.path {path!r}: sequential storage reads folders and {known}")
+    of_web = path.partition(":")[0].lower() in ("http", "https")
+    return (Web if of_web else Objects)(path.rstrip("/"), timeout_s)
 
 
 def find_manifests(

@@ -206,7 +206,7 @@ class ShardStream:
             except (tarfile.TarError, EOFError, zlib.error) as error:
                 raise StorageError(
                     f"{where}: damaged or cut off after {last}, from byte {end} on: "
-                    f"{error.args[0] if error.args else type(error).__name__}; {_VERIFY}"
+                    f"{_said(error)}; {_VERIFY}"
                 ) from error
             except StorageError as error:
                 raise (checked.failure or error) from error.__cause__
@@ -270,6 +270,12 @@ class ShardStream:
                 f"{listed[0]} ({listed[2]}, {listed[1]}); it is another shard or of another "
                 f"packing: {_VERIFY}"
             )
+
+
+def _said(error: Exception) -> str:
+    """Message of a tar reader, without what webdataset adds to it."""
+    text = str(error.args[0]) if error.args else ""
+    return text.partition(" @ ")[0] or type(error).__name__
 
 
 def _samples(file: _Checked, where: str) -> Any:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Protocol
 
 from configs.strict import ConfigError
 from loaders.config import PairConfig
-from loaders.sets import Chosen, DataSets, open_sets
+from loaders.remote import RemoteStorage
+from loaders.sets import Chosen, DataSet, DataSets, open_sets
 from loaders.work import Work, prepare
 from shards.errors import MismatchError
+from shards.storage import Range
 
 __all__ = ["NO_ATTEMPTS", "Attempts", "Planned", "Works", "open_works"]
 
@@ -32,6 +34,12 @@ class Works(Protocol):
 
         `attempts` says which pairs to replace, by position (`loaders.plan.with_substitutes`).
         """
+
+    def announce(self, work: Work) -> None:
+        """Tell storages that a batch will be read."""
+
+    def forget(self, work: Work) -> None:
+        """Tell storages that a batch that was announced will not be read, or not all of it."""
 
     def state(self) -> dict[str, Any]:
         """What a loader's state has to say beyond its position."""
@@ -70,16 +78,28 @@ class Planned:
         self._planned: tuple[int, int, Work] | None = None  # epoch, consumed before it, batches
 
     def make(self, epoch: int, consumed: int, attempts: Attempts = NO_ATTEMPTS) -> Work:
-        """Plan a batch and tell the storage."""
+        """Plan a batch."""
         if attempts:
-            work = self._plan(epoch, consumed, 1, attempts)
-        else:
-            work = self._from_several(epoch, consumed)
+            return self._plan(epoch, consumed, 1, attempts)
+        return self._from_several(epoch, consumed)
+
+    def announce(self, work: Work) -> None:
+        """Tell the storage of each data set."""
+        for source, ranges in self._ranges(work):
+            source.storage.will_need(ranges)
+
+    def forget(self, work: Work) -> None:
+        """Tell those storages that keep what they fetched ahead."""
+        for source, ranges in self._ranges(work):
+            if isinstance(source.storage, RemoteStorage):
+                source.storage.forget(ranges)
+
+    def _ranges(self, work: Work) -> Iterator[tuple[DataSet, list[Range]]]:
+        """Ranges of a batch: of each data set's templates, then of its searches."""
         for number, source in enumerate(self.sets.sets):
             drawn = work.plan.dataset == number
             for crops in (work.template, work.search):
-                source.storage.will_need(source.ranges(crops.rows[drawn]))
-        return work
+                yield source, source.ranges(crops.rows[drawn])
 
     def _plan(self, epoch: int, consumed: int, batches: int, attempts: Attempts) -> Work:
         count, start = batches * self._count, consumed + self._rank

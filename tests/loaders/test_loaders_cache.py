@@ -129,6 +129,7 @@ def test_a_full_cache_removes_other_data_and_then_adds_nothing(
         one, data = entry(number, 50_000)
         old.write("old", one, data)
     assert held(tmp_path) > 3_000_000
+    old.close()
     cache = opened(tmp_path, limit)
     with caplog.at_level(logging.WARNING):
         for number in range(300):
@@ -143,7 +144,32 @@ def test_a_full_cache_removes_other_data_and_then_adds_nothing(
     kept = [cache.read("set", entry(number, 50_000)[0]) for number in range(300)]
     assert 140 < sum(one is not None for one in kept) < 160
     assert all(found in (None, entry(i, 50_000)[1]) for i, found in enumerate(kept))
-    assert old.read("old", entry(0, 50_000)[0]) == entry(0, 50_000)[1]  # who has it open is safe
+
+
+def test_data_that_another_uses_stay(tmp_path: Path) -> None:
+    other = opened(tmp_path, data="other")
+    for number in range(100):
+        other.write("other", *entry(number, 4000))
+    cache = opened(tmp_path, limit=300_000)
+    for number in range(100):
+        cache.write("set", *entry(number, 4000))
+    assert not cache.writes  # full, and nothing may be removed
+    assert other.read("other", entry(0, 4000)[0]) == entry(0, 4000)[1]
+    other.close()
+    later = opened(tmp_path, limit=300_000, data="third")
+    later.write("third", *entry(0, 4000))
+    assert not (tmp_path / "shards" / "other").exists()
+    assert later.read("third", entry(0, 4000)[0]) is not None
+
+
+def test_a_folder_that_somebody_removed_is_made_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = opened(tmp_path)
+    (tmp_path / "shards" / "set").rmdir()
+    cache.write("set", *entry(0))
+    assert cache.read("set", entry(0)[0]) == entry(0)[1]
+    assert caplog.text == ""
 
 
 @pytest.mark.slow
@@ -173,7 +199,7 @@ def test_a_killed_process_leaves_a_cache_that_works(tmp_path: Path) -> None:
         there += found is not None
     assert there > 100
     assert sorted(path.name for path in tmp_path.rglob("*")) == [
-        "a.tar", "a.tar.sum", "set", "shards",
+        "a.tar", "a.tar.sum", "locks", "set", "set", "shards",
     ]  # fmt: skip
 
 

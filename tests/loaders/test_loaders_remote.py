@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import logging
@@ -13,9 +14,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import synthetic
@@ -32,7 +35,7 @@ from loaders.config import PairConfig
 from loaders.loader import PairLoader
 from loaders.origin import Origin
 from loaders.remote import RUN_BYTES, WASTE, Remote, RemoteConfig, RemoteStorage, coalesce
-from loaders.sets import open_sets
+from loaders.sets import default_shards, open_sets
 from shards.errors import BadSample, DataError, FormatError, SiamstreamError, StorageError
 from shards.index import Index
 from shards.storage import Range, Storage
@@ -440,12 +443,104 @@ def test_a_shard_replaced_under_a_running_loader_is_an_error(
         sets = open_sets(PairConfig(path=f"{server.url}/lasot", remote=quick))
         (shard,) = (tmp_path / "lasot").glob("*.tar")
         shard.write_bytes(shard.read_bytes()[: 20 * 512])
-        with pytest.raises(StorageError, match="truncated or of another packing"):
+        with pytest.raises(BadSample, match="truncated or of another packing"):
             sets.sets[0].read(5)
         shard.unlink()
-        with pytest.raises(StorageError, match="there is no such file"):
+        with pytest.raises(BadSample, match="there is no such file"):
             sets.sets[0].read(5)
         sets.close()
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_pictures_that_a_remote_shard_lacks_are_replaced(
+    tmp_path: Path, quick: RemoteConfig, gone: bool
+) -> None:
+    synthetic.pack(tmp_path, sequences=4, frames=6, per_shard=2)
+    shard = tmp_path / "lasot" / "lasot-000001.tar"
+    with FaultyServer(tmp_path) as server:
+        config = replace(config_of(f"{server.url}/lasot"), remote=quick, max_bad_fraction=0.5)
+        if gone:
+            shard.unlink()
+        else:
+            os.truncate(shard, shard.stat().st_size - 512 * 60)
+        sets = open_sets(config)
+        one = sets.sets[0]
+        rows = [row for row in range(len(one.index)) if one.index.file(row) == shard.name]
+        one.storage.will_need(one.ranges(rows))
+        outcomes = []
+        for row in rows:  # neighbours in one request: what is there is read all the same
+            try:
+                one.read(row)
+            except BadSample:
+                outcomes.append("bad")
+            else:
+                outcomes.append("good")
+        sets.close()
+        assert "bad" in outcomes
+        assert ("good" in outcomes) != gone
+        assert outcomes == sorted(outcomes, reverse=True)
+
+
+def test_a_program_that_ends_without_closing_ends_soon(tmp_path: Path, packed: Path) -> None:
+    code = (
+        "import sys, time\n"
+        "from loaders.config import PairConfig\nfrom loaders.remote import RemoteConfig\n"
+        "from loaders.sets import open_sets\n"
+        "remote = RemoteConfig(cache_dir=sys.argv[2], timeout_s=60, deadline_s=100)\n"
+        "sets = open_sets(PairConfig(path=sys.argv[1], remote=remote))\n"
+        "one = sets.sets[0]\none.storage.will_need(one.ranges(range(len(one.index))))\n"
+        "time.sleep(0.3)\nprint('end', flush=True)\n"
+    )
+    with FaultyServer(packed, lambda _, path: "stall" if path.endswith(".tar") else "") as server:
+        arguments = [f"{server.url}/lasot", str(tmp_path / "cache")]
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=20
+        )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "end\n", "")
+
+
+def test_what_was_announced_and_is_not_read_is_let_go(
+    server: FaultyServer, quick: RemoteConfig
+) -> None:
+    config = replace(config_of(f"{server.url}/lasot"), remote=quick, prefetch=2)
+    with PairLoader(config, batch_size=4) as loader:
+        storage = loader.sets.sets[0].storage
+        assert isinstance(storage, RemoteStorage)
+        first = loader._batches.plan((0, 0))
+        loader._batches.plan((0, 4))
+        held = storage.held
+        last = loader._batches.plan((0, 0))
+        loader._batches.now(first, 10)
+        assert storage.held < held
+        loader._batches.now(last, 10)
+        assert storage.held == 0
+
+
+def test_limits_and_folders_of_a_configuration(
+    quick: RemoteConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=r"remote\.deadline_s is 10 and timeout_s 5"):
+        PairConfig(path="s3://bucket/x", remote=quick, timeout_s=5)
+    PairConfig(path="folder", remote=quick, timeout_s=5)
+    PairConfig(path="s3://bucket/x", remote=quick, timeout_s=5, storage="sequential")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("SIAMSTREAM_SHARDS", "s3://bucket/x")
+    assert default_shards() == "s3://bucket/x"
+    remote = Remote("http://host/x", replace(quick, cache_dir="~/kept"))
+    remote.cache.use("set")
+    remote.close()
+    assert (tmp_path / "kept" / "shards" / "set").is_dir()
+
+
+def test_other_folders_in_a_bucket_do_not_matter(
+    quick: RemoteConfig, server: FaultyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote = Remote(server.url, quick)
+    monkeypatch.setattr(remote.origin, "url", "s3://bucket")  # which can be listed
+    monkeypatch.setattr(remote.origin, "folders", lambda: ["old runs", "lasot", "x%", "coco"])
+    with closing(remote):
+        assert len(remote.manifests(["lasot"], only=True)) == 1
+        assert len(remote.manifests(["lasot"], only=False)) == 2
 
 
 def test_bytes_fetched_are_little_more_than_a_pair_needs(
@@ -569,6 +664,49 @@ def test_a_damaged_index_on_disk_is_fetched_again(
     kept.write_bytes(right[:3000] + b"x" + right[3001:])
     open_sets(config).close()
     assert kept.read_bytes() == right
+
+
+def test_a_kept_index_is_hashed_only_where_it_may_have_changed(
+    server: FaultyServer, quick: RemoteConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[int] = []
+    digest = hashlib.file_digest
+
+    def counted(*arguments: Any) -> Any:
+        hashed.append(1)
+        return digest(*arguments)
+
+    monkeypatch.setattr("loaders.mirror.hashlib.file_digest", counted)
+    config = PairConfig(path=f"{server.url}/lasot", remote=quick)
+    open_sets(config).close()
+    open_sets(config).close()
+    assert hashed == []
+    (index,) = (Path(str(quick.cache_dir)) / "indexes").glob("*.arrow")
+    os.utime(index, (time.time() - 999,) * 2)
+    for _ in range(2):
+        open_sets(config).close()
+        assert len(hashed) == 1
+    index.with_suffix(".ok").write_bytes(b"\xff torn")
+    open_sets(config).close()
+    assert len(hashed) == 2
+
+
+def test_who_waits_for_an_index_waits_while_it_comes(tmp_path: Path) -> None:
+    lock, part = tmp_path / "a.lock", tmp_path / "a.arrow.1.part"
+    part.write_bytes(b"")
+    with mirror._alone(lock, 1), ThreadPoolExecutor(1) as pool:
+
+        def enter() -> float:
+            started = time.monotonic()
+            with mirror._alone(lock, 0.4):
+                return time.monotonic() - started
+
+        waiting = pool.submit(enter)
+        for _ in range(8):
+            time.sleep(0.1)
+            with part.open("ab") as handle:
+                handle.write(b"more")
+        assert 0.8 < waiting.result() < 3
 
 
 def test_an_index_that_is_not_the_manifests(tmp_path: Path, quick: RemoteConfig) -> None:
