@@ -508,11 +508,10 @@ def test_what_was_announced_and_is_not_read_is_let_go(
         assert isinstance(storage, RemoteStorage)
         first = loader._batches.plan((0, 0))
         loader._batches.plan((0, 4))
-        held = storage.held
         last = loader._batches.plan((0, 0))
         loader._batches.now(first, 10)
-        assert storage.held < held
-        loader._batches.now(last, 10)
+        assert storage.held > 0  # for the two that were announced later
+        loader._batches.now(last, 10)  # passes over the one between
         assert storage.held == 0
 
 
