@@ -10,7 +10,7 @@ from benchmarks.pairs import pair_config, works
 from loaders.sets import open_sets
 from loaders.work import Work
 
-label = "limit: read only (memory map, CRC)"
+label = "limit: read only (page cache, CRC)"
 
 
 def batches(case: Case) -> Iterator[Served]:
