@@ -26,6 +26,13 @@ DEFAULT_REMOTE = Path("data/bench-remote")
 DEFAULT_DERIVED = Path("data/bench-derived")
 RESULTS = Path(__file__).parent / "results"
 CHECKOUT = Path(__file__).parent.parent
+REAL_DATA = click.option(
+    "--data",
+    "data_folder",
+    type=click.Path(path_type=Path),
+    help="A packed data set, or a parent of such.  [default: the pictures of "
+    "$SIAMSTREAM_TEST_DATA, packed into data/bench-real; without it data/bench, made if absent]",
+)
 JSON_FILE = click.option(
     "--json",
     "json_file",
@@ -232,13 +239,7 @@ def _judge(
 
 
 @main.command(epilog="Example: python -m benchmarks bars --check --json bars.json")
-@click.option(
-    "--data",
-    "data_folder",
-    type=click.Path(path_type=Path),
-    help="A packed data set, or a parent of such.  [default: the pictures of "
-    "$SIAMSTREAM_TEST_DATA, packed into data/bench-real; without it data/bench, made if absent]",
-)
+@REAL_DATA
 @click.option(
     "--pairs", type=click.IntRange(1), default=1024, show_default=True, help="Counted in a run."
 )
@@ -339,13 +340,7 @@ def memory(
 
 
 @main.command(epilog="Example: python -m benchmarks costs --json costs.json")
-@click.option(
-    "--data",
-    "data_folder",
-    type=click.Path(path_type=Path),
-    help="A packed data set, or a parent of such.  [default: the pictures of "
-    "$SIAMSTREAM_TEST_DATA, packed into data/bench-real; without it data/bench, made if absent]",
-)
+@REAL_DATA
 @click.option("--pairs", type=click.IntRange(8), default=128, show_default=True)
 @click.option("--repeats", type=click.IntRange(1), default=7, show_default=True)
 @JSON_FILE

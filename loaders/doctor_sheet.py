@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from shards.errors import StorageError
-from shards.sink import storage_error
+from shards.draw import write_picture
 
 __all__ = ["lines", "plot"]
 
@@ -115,10 +114,4 @@ def plot(facts: Mapping[str, Any], path: Path) -> None:
     right.margins(y=0.1)
     right.set_ylabel("pairs/s")
     right.set_title("the whole loader", fontsize=10)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path)
-    except ValueError as error:
-        raise StorageError(f"{path}: {error}; use a name that ends in .png or .svg") from error
-    except OSError as error:
-        raise storage_error(error, path) from error
+    write_picture(figure.savefig, path, ".png or .svg")

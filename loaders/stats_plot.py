@@ -10,8 +10,7 @@ import numpy as np
 
 from loaders.chi2 import Check
 from loaders.stats import judged
-from shards.errors import StorageError
-from shards.sink import storage_error
+from shards.draw import write_picture
 
 __all__ = ["plot"]
 
@@ -118,10 +117,4 @@ def plot(found: Sequence[Check], path: Path, title: str) -> None:
         axes.tick_params(labelsize=7)
     for axes in figure.axes[len(panels) :]:
         axes.set_axis_off()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path)
-    except ValueError as error:
-        raise StorageError(f"{path}: {error}; use a name that ends in .png or .svg") from error
-    except OSError as error:
-        raise storage_error(error, path) from error
+    write_picture(figure.savefig, path, ".png or .svg")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from shards.geometry import Float
 from shards.pixels import Picture
 from shards.sink import storage_error
 
-__all__ = ["Tile", "save", "sheet"]
+__all__ = ["Tile", "save", "sheet", "write_picture"]
 
 TARGET_RGB, OTHER_RGB = (80, 255, 80), (255, 190, 60)
 _TEXT_PX, _GAP_PX, _PAPER_RGB = 12, 4, (24, 24, 24)
@@ -80,10 +80,26 @@ def sheet(tiles: Sequence[Tile], columns: int) -> Image.Image:
 
 def save(image: Image.Image, path: Path) -> None:
     """Write a sheet; the ending of the name chooses the format."""
+    write_picture(image.save, path, ".png or .jpg")
+
+
+def write_picture(write: Callable[[Path], object], path: Path, endings: str) -> None:
+    """Write a picture or plot with a library's own function, into a folder made at need.
+
+    Parameters
+    ----------
+    write : called with the path; a ValueError of it means an ending that it does not know
+    path : of the file
+    endings : that it knows, for the message
+
+    Raises
+    ------
+    StorageError : if it cannot be written
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        image.save(path)
+        write(path)
     except ValueError as error:
-        raise StorageError(f"{path}: {error}; use a name that ends in .png or .jpg") from error
+        raise StorageError(f"{path}: {error}; use a name that ends in {endings}") from error
     except OSError as error:
         raise storage_error(error, path) from error

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shards.errors import StorageError
+from shards.draw import write_picture
 from shards.index import Index
-from shards.sink import storage_error
 
 __all__ = ["Statistics", "plot", "statistics"]
 
@@ -97,13 +96,7 @@ def plot(sets: Sequence[Statistics], path: Path) -> None:
         _categories(left, one)
         _boxes(middle, one)
         _gaps(right, one)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path)
-    except ValueError as error:
-        raise StorageError(f"{path}: {error}; use a name that ends in .png or .svg") from error
-    except OSError as error:
-        raise storage_error(error, path) from error
+    write_picture(figure.savefig, path, ".png or .svg")
 
 
 def _plain(text: str) -> str:
