@@ -8,11 +8,10 @@ from typing import Any, Protocol
 
 from configs.strict import ConfigError
 from loaders.config import PairConfig
-from loaders.remote import RemoteStorage
 from loaders.sets import Chosen, DataSet, DataSets, open_sets
 from loaders.work import Work, prepare
 from shards.errors import MismatchError
-from shards.storage import Range
+from shards.storage import Forgetting, Range
 
 __all__ = ["NO_ATTEMPTS", "Attempts", "Planned", "Works", "open_works"]
 
@@ -91,7 +90,7 @@ class Planned:
     def forget(self, work: Work) -> None:
         """Tell those storages that keep what they fetched ahead."""
         for source, ranges in self._ranges(work):
-            if isinstance(source.storage, RemoteStorage):
+            if isinstance(source.storage, Forgetting):
                 source.storage.forget(ranges)
 
     def _ranges(self, work: Work) -> Iterator[tuple[DataSet, list[Range]]]:

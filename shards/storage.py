@@ -26,6 +26,7 @@ from shards.sink import FolderSink, storage_error
 
 __all__ = [
     "FolderSink",
+    "Forgetting",
     "LocalStorage",
     "MemoryStorage",
     "Range",
@@ -64,6 +65,14 @@ class Refetching(Protocol):
 
     def refetch(self, one: Range) -> memoryview:
         """Bytes of a range once more, from where they come from."""
+
+
+@runtime_checkable
+class Forgetting(Protocol):
+    """A storage that keeps something for what it was told would be needed."""
+
+    def forget(self, ranges: Sequence[Range]) -> None:
+        """Take back what `will_need` was told once for each: nobody will read them."""
 
 
 class _Open:
