@@ -35,6 +35,7 @@ from tracker.labels import (
 from tracker.losses import Normalise, StageSums, loss_terms, stage_sums
 from tracker.proposals import ProposalConfig, Proposals, propose, with_target
 from tracker.roi import roi_align
+from tracker.rules import TrackConfig
 
 __all__ = [
     "SPM",
@@ -86,6 +87,7 @@ class ModelConfig:
     seed : of the random weights and of the choice of anchors
     normalise : whether losses are divided by the counts of the whole batch or of each GPU's share
     coarse, proposals, fine : numbers of the training step
+    track : numbers of tracking
     """
 
     name: Literal["spm_alexnet"] = "spm_alexnet"
@@ -98,6 +100,7 @@ class ModelConfig:
     coarse: CoarseConfig = field(default_factory=CoarseConfig)
     proposals: ProposalConfig = field(default_factory=ProposalConfig)
     fine: FineConfig = field(default_factory=FineConfig)
+    track: TrackConfig = field(default_factory=TrackConfig)
 
     def __post_init__(self) -> None:
         if not self.init:
