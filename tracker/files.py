@@ -144,6 +144,7 @@ def open_model(
         config, state = _from_run(path, overrides)
     model = build(config)
     weights.load_model(model, state, str(path))
+    weights.check_finite(state, str(path))
     return Opened(model.to(device).eval(), config, path, file_sha256(path))
 
 
@@ -159,7 +160,7 @@ def _from_safetensors(
     state = weights.read_state(path)
     if _digest(text, state) != digest:
         raise weights.WeightsError(
-            f"{path}: damaged, its tensors are not those that were written; copy or convert again"
+            f"{path}: damaged, what it holds is not what was written; copy or convert it again"
         )
     return config, state
 
@@ -233,6 +234,8 @@ def _metadata(path: Path) -> tuple[str, str] | None:
         (length,) = struct.unpack("<Q", file.read(8))
         raw = file.read(min(length, MAX_HEADER))
     try:
+        if length != len(raw):
+            raise ValueError(f"a header of {length} bytes")
         value = json.loads(raw)
     except (ValueError, RecursionError) as error:
         raise weights.WeightsError(
@@ -248,7 +251,7 @@ def _metadata(path: Path) -> tuple[str, str] | None:
 
 def _digest(text: str, state: Mapping[str, Tensor]) -> str:
     """SHA-256 of a document and of tensors with their names, types and shapes."""
-    digest = hashlib.sha256(text.encode())
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass"))
     for name, tensor in sorted(state.items()):
         digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)

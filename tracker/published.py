@@ -186,12 +186,7 @@ def _exact(
         listed = weights.listed([f"{k} ({state[k].dtype})" for k in strange])
         raise weights.WeightsError(f"{path}: not plain numbers of the expected kind: {listed}")
     cast = {k: t.detach().to(own[k].dtype) for k, t in state.items()}
-    wrong = [k for k, t in cast.items() if not t.isfinite().all()]
-    if wrong:
-        raise weights.WeightsError(
-            f"{path}: NaN or infinite numbers in {weights.listed(wrong)}; it diverged, or the "
-            "file is damaged: take another epoch's, or copy it again"
-        )
+    weights.check_finite(cast, str(path))
     kinds = Counter(t.dtype for k, t in state.items() if t.dtype != own[k].dtype)
     notes = [
         f"{count} tensors were {str(kind).removeprefix('torch.')} and are float32 now"

@@ -18,6 +18,8 @@ import time
 import urllib.error
 import urllib.request
 import warnings
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -35,6 +37,8 @@ __all__ = [
     "UnavailableWeights",
     "WeightsError",
     "check",
+    "check_finite",
+    "check_zip",
     "differences",
     "fetch",
     "imagenet_file",
@@ -56,6 +60,8 @@ CHUNK = 1 << 20
 UNREADABLE = (
     pickle.UnpicklingError,
     SafetensorError,
+    zipfile.BadZipFile,
+    zlib.error,
     AssertionError,
     AttributeError,
     EOFError,
@@ -136,11 +142,29 @@ def read_content(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors" or is_safetensors(path):
             return load_file(path)
+        check_zip(path)
         with torch.serialization.safe_globals(_numpy_numbers()), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what torch guesses about a damaged file
             return torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
         raise _unreadable(path, error) from error
+
+
+def check_zip(path: Path) -> None:
+    """Compare the checksums in a file of ``torch.save``, which ``torch.load`` does not look at.
+
+    Torch's first format, before 1.6, has none: nothing is compared there.
+
+    Raises
+    ------
+    ValueError, zipfile.BadZipFile and others of `UNREADABLE` : if it is damaged
+    """
+    with path.open("rb") as file:
+        if file.read(2) != b"PK":
+            return
+    with zipfile.ZipFile(path) as archive:
+        if (wrong := archive.testzip()) is not None:
+            raise ValueError(f"damaged, the checksum of {wrong!r} in it does not fit")
 
 
 def is_safetensors(path: Path) -> bool:
@@ -190,6 +214,15 @@ def check(own: Mapping[str, Tensor], state: Mapping[str, Tensor], origin: str) -
     """Raise WeightsError if tensors do not fit a model, see `differences`."""
     if text := differences(own, state):
         raise WeightsError(f"{origin}: these weights are of another model: {text}")
+
+
+def check_finite(state: Mapping[str, Tensor], origin: str) -> None:
+    """Raise WeightsError naming the tensors with NaN or infinite numbers in them."""
+    if wrong := [name for name, tensor in state.items() if not tensor.isfinite().all()]:
+        raise WeightsError(
+            f"{origin}: NaN or infinite numbers in {listed(wrong)}; the model diverged, or the "
+            "file is damaged: take an earlier checkpoint, or copy it again"
+        )
 
 
 def differences(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
