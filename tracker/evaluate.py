@@ -242,6 +242,9 @@ def score_all(
             notes = (*notes, f"{name} is not in the table: {error}")
             continue
         own = tuple(score_sequence(one, boxes, by, times) for one, (boxes, times) in results)
+        if not any(one.score.frames for one in own):
+            notes = (*notes, f"{name} is not in the table: no frame counts by these rules")
+            continue
         figures = total([one.score for one in own], by)
         trackers.append(TrackerScore(tracker=name, total=figures, sequences=own))
     trackers.sort(
@@ -337,15 +340,19 @@ def tables(evaluation: Evaluation, per_sequence: bool) -> list[Table]:
     """Tables for a terminal: one of all trackers, and if asked for one of the first's sequences."""
     count = len(evaluation.trackers[0].sequences) if evaluation.trackers else 0
     title = f"{evaluation.dataset} {evaluation.split}, {count} sequences, rules of "
-    found = [Table("tracker", title=title + evaluation.convention)]
+    found = [_table("tracker", title + evaluation.convention)]
     for one in evaluation.trackers:
         found[0].add_row(one.tracker, *_row(one.total, fps(one)))
     if per_sequence and evaluation.trackers:
         first = evaluation.trackers[0]
-        found.append(Table("sequence", title=first.tracker))
+        found.append(_table("sequence", first.tracker))
         for own in first.sequences:
             found[1].add_row(own.name, *_row(own.score, own.fps))
-    for table in found:
-        for column in _COLUMNS:
-            table.add_column(column, justify="right")
     return found
+
+
+def _table(first: str, title: str) -> Table:
+    table = Table(first, title=title)
+    for column in _COLUMNS:
+        table.add_column(column, justify="right")
+    return table
