@@ -17,10 +17,12 @@ import struct
 import time
 import urllib.error
 import urllib.request
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -32,12 +34,18 @@ from tracker.backbones import Backbone, Pretrained
 __all__ = [
     "UnavailableWeights",
     "WeightsError",
+    "check",
+    "differences",
     "fetch",
     "imagenet_file",
+    "is_safetensors",
+    "listed",
     "load_backbone",
     "load_model",
     "randomise",
+    "read_content",
     "read_state",
+    "state_of",
 ]
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
@@ -107,17 +115,47 @@ def read_state(path: Path) -> dict[str, Tensor]:
     ------
     WeightsError : if it is missing, damaged, or holds anything but tensors
     """
+    return state_of(read_content(path), path)
+
+
+def read_content(path: Path) -> Any:
+    """Read all that a file holds: tensors and plain values, on the CPU; nothing is executed.
+
+    Numbers of NumPy count as plain: mmcv writes them among the facts of a checkpoint.
+
+    Raises
+    ------
+    WeightsError : if it is missing, damaged, or holds anything else, which is then named
+    """
+    if path.is_dir():
+        raise WeightsError(f"{path} is a folder, not a file of weights; name a file in it")
     if not path.is_file():
         raise WeightsError(f"{path}: no such file of weights")
+    if path.stat().st_size == 0:
+        raise WeightsError(f"{path}: not a readable file of weights: it is empty; copy it again")
     try:
-        if path.suffix == ".safetensors":
-            content: Any = load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        if path.suffix == ".safetensors" or is_safetensors(path):
+            return load_file(path)
+        with torch.serialization.safe_globals(_numpy_numbers()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch guesses about a damaged file
+            return torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
-        raise WeightsError(
-            f"{path}: not a readable file of weights: {_reason(error)}; make or copy it again"
-        ) from error
+        raise _unreadable(path, error) from error
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether a file begins as safetensors do, whatever its name."""
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"
+
+
+def state_of(content: Any, path: Path) -> dict[str, Tensor]:
+    """Tensors by name out of what a file holds; see the module docstring for the layouts.
+
+    Raises
+    ------
+    WeightsError : if it has anything but tensors where they should be
+    """
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
@@ -127,7 +165,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         )
     strange = [str(k) for k, v in content.items() if not isinstance(v, Tensor)]
     if strange:
-        raise WeightsError(f"{path}: expected tensors only, but {_listed(strange)} are not")
+        raise WeightsError(f"{path}: expected tensors only, but {listed(strange)} are not")
     return {str(k).removeprefix("module."): v for k, v in content.items()}
 
 
@@ -144,16 +182,30 @@ def load_model(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> No
     ------
     WeightsError : listing the missing, the unexpected and the misshapen names
     """
-    own = model.state_dict()
+    check(model.state_dict(), state, origin)
+    model.load_state_dict(dict(state))
+
+
+def check(own: Mapping[str, Tensor], state: Mapping[str, Tensor], origin: str) -> None:
+    """Raise WeightsError if tensors do not fit a model, see `differences`."""
+    if text := differences(own, state):
+        raise WeightsError(f"{origin}: these weights are of another model: {text}")
+
+
+def differences(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
+    """Missing, unexpected and misshapen names in words; nothing if all fits.
+
+    Parameters
+    ----------
+    own : name -> tensor of a model, on any device (``meta`` too)
+    state : name -> tensor of a file
+    """
     problems = [
         ("missing", [k for k in own if k not in state]),
         ("unexpected", [k for k in state if k not in own]),
         ("misshapen", _misshapen(own, state)),
     ]
-    if any(names for _, names in problems):
-        text = "; ".join(f"{kind}: {_listed(names)}" for kind, names in problems if names)
-        raise WeightsError(f"{origin}: these weights are of another model: {text}")
-    model.load_state_dict(dict(state))
+    return "; ".join(f"{kind}: {listed(names)}" for kind, names in problems if names)
 
 
 def load_backbone(backbone: Backbone, state: Mapping[str, Tensor], origin: str) -> None:
@@ -177,7 +229,7 @@ def load_backbone(backbone: Backbone, state: Mapping[str, Tensor], origin: str) 
         ("misshapen", _misshapen(own, found)),
     ]
     if any(keys for _, keys in problems):
-        text = "; ".join(f"{kind}: {_listed(keys)}" for kind, keys in problems if keys)
+        text = "; ".join(f"{kind}: {listed(keys)}" for kind, keys in problems if keys)
         raise WeightsError(f"{origin}: not the weights of this {backbone.pretrained.label}: {text}")
     backbone.load_state_dict(found)
 
@@ -274,13 +326,28 @@ def _check_hash(path: Path, named: Path | None = None) -> None:
         )
 
 
-def _reason(error: Exception) -> str:
-    """Why a file was not read; torch's own text would advise to execute what it holds."""
-    if found := re.search(r"nsupported (?:global: )?GLOBAL (\w+(?:\.\w+)+)", str(error)):
-        return f"it holds {found[1]}, and nothing but tensors is ever loaded"
+def _numpy_numbers() -> list[Any]:
+    """Names that NumPy's numbers have in a pickle, of NumPy 1 and 2, and what they are here."""
+    scalar: Any = np.float64(0).__reduce__()[0]
+    kinds = [type(np.dtype(code)) for code in "?bhilqBHILQefd"]
+    places = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+    return [*places, np.dtype, *kinds]
+
+
+def _unreadable(path: Path, error: Exception) -> WeightsError:
+    """Say why a file was not read; torch's own text would advise to execute what it holds."""
+    said = str(error)
+    if found := re.search(r"nsupported (?:global: )?GLOBAL (\w+(?:\.\w+)*)", said):
+        return WeightsError(
+            f"{path}: not a readable file of weights: it holds {found[1]}, and nothing but tensors "
+            "and plain values is ever loaded; save its tensors alone, if you trust where it is from"
+        )
+    reason = (said.splitlines() or [""])[0][:200] or type(error).__name__
     if isinstance(error, pickle.UnpicklingError):
-        return "it is damaged, or holds more than tensors"
-    return (str(error).splitlines() or [""])[0][:200] or type(error).__name__
+        reason = "it is damaged, or holds more than tensors"
+    elif "legacy .tar format" in said:
+        reason = "it is a tar as torch wrote them before 2017, which is not read safely"
+    return WeightsError(f"{path}: not a readable file of weights: {reason}; make or copy it again")
 
 
 def _misshapen(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
@@ -292,7 +359,7 @@ def _misshapen(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[s
     ]
 
 
-def _listed(names: list[str], most: int = 12) -> str:
+def listed(names: list[str], most: int = 12) -> str:
     """Names for a message, cut where they are many."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
