@@ -489,6 +489,56 @@ def sequential(data_folder: Path | None, out: Path, pairs: int, json_file: Path 
         _say(f"{json_file}: written")
 
 
+def _seeds(_: click.Context, __: click.Parameter, value: str) -> list[int]:
+    try:
+        seeds = list(dict.fromkeys(int(part) for part in value.split(",")))
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r}: give whole numbers, as in 1,2,3") from error
+    if min(seeds) < 0:
+        raise click.BadParameter(f"{value!r}: seeds are 0 or more")
+    return seeds
+
+
+@main.command(epilog="Example: python -m benchmarks learn --json learn.json")
+@click.option(
+    "--seeds", default="1,2,3", show_default=True, callback=_seeds, help="One training a seed."
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("data/bench-learn"),
+    show_default=True,
+    help="Folder for shards, made once, and runs, made anew.",
+)
+@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="PNG of the curves.")
+@click.option("--check", is_flag=True, help="Exit 1 if a bar is missed.")
+@JSON_FILE
+@click.pass_context
+def learn(
+    ctx: click.Context,
+    seeds: list[int],
+    out: Path,
+    plot: Path | None,
+    check: bool,
+    json_file: Path | None,
+) -> None:
+    """Prove that a small model learns to track, from random weights, in CPU minutes.
+
+    On the pieces of real data sets in $SIAMSTREAM_TEST_DATA, with its otb/ for judging, or else on
+    demo sequences.
+    """
+    from benchmarks.learn import CURVE_HEADER, curve_rows, learn_lines, measure_learning
+    from benchmarks.learn_data import material
+    from benchmarks.learn_plot import plot_learning
+
+    run = measure_learning(material(out, _say), out / "runs", seeds, _command(), _say)
+    _show(curve_rows(run), CURVE_HEADER, [])
+    _judge(ctx, run, learn_lines(run), check, json_file)
+    if plot is not None:
+        plot_learning(run, plot)
+        _say(f"{plot}: written")
+
+
 @main.command("report", epilog="Example: python -m benchmarks report --check")
 @click.option(
     "--root",
