@@ -32,10 +32,12 @@ from torch import Tensor, nn
 
 from shards.errors import SiamstreamError
 from tracker.backbones import Backbone, Pretrained
+from tracker.resnet import last_norms
 
 __all__ = [
     "UnavailableWeights",
     "WeightsError",
+    "backbone_state",
     "check",
     "check_finite",
     "check_zip",
@@ -86,24 +88,38 @@ class UnavailableWeights(WeightsError):
 def randomise(model: nn.Module, seed: int) -> None:
     """Draw all weights anew: Xavier uniform (Glorot and Bengio 2010), by group; zero biases.
 
+    Batch normalisation starts as the identity, the last one of each residual block with weight 0.
+    All other parameters (SiamFC's score bias) are 0 from the start and become so again.
+
     Parameters
     ----------
     model : changed in place
     seed : of a generator of its own; torch's global state is neither read nor moved
     """
     generator = torch.Generator().manual_seed(seed)
-    for module in model.modules():
-        if not isinstance(module, nn.Conv2d | nn.Linear):
-            continue
-        groups = module.groups if isinstance(module, nn.Conv2d) else 1
-        fan_in = module.weight[0].numel()
-        fan_out = module.weight[:, 0].numel() // groups
-        bound = math.sqrt(6 / (fan_in + fan_out))
-        drawn = torch.empty(module.weight.shape).uniform_(-bound, bound, generator=generator)
-        with torch.no_grad():
-            module.weight.copy_(drawn)
-            if module.bias is not None:
-                module.bias.zero_()
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.reset_parameters()
+            elif isinstance(module, nn.Conv2d | nn.Linear):
+                _xavier(module, generator)
+            else:
+                for parameter in module.parameters(recurse=False):
+                    parameter.zero_()
+        for norm in last_norms(model):
+            norm.weight.zero_()
+
+
+def _xavier(module: nn.Conv2d | nn.Linear, generator: torch.Generator) -> None:
+    """Draw one layer."""
+    groups = module.groups if isinstance(module, nn.Conv2d) else 1
+    fan_in = module.weight[0].numel()
+    fan_out = module.weight[:, 0].numel() // groups
+    bound = math.sqrt(6 / (fan_in + fan_out))
+    drawn = torch.empty(module.weight.shape).uniform_(-bound, bound, generator=generator)
+    module.weight.copy_(drawn)
+    if module.bias is not None:
+        module.bias.zero_()
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -241,7 +257,7 @@ def differences(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
     return "; ".join(f"{kind}: {listed(names)}" for kind, names in problems if names)
 
 
-def load_backbone(backbone: Backbone, state: Mapping[str, Tensor], origin: str) -> None:
+def load_backbone(backbone: Backbone, state: Mapping[str, Tensor], origin: str) -> list[str]:
     """Load a backbone from torchvision's names or from ours (``conv1...`` or ``z_net.conv1...``).
 
     Parameters
@@ -250,13 +266,17 @@ def load_backbone(backbone: Backbone, state: Mapping[str, Tensor], origin: str) 
     state : name -> tensor; those that the backbone does not have are left out
     origin : where they come from, for messages
 
+    Returns
+    -------
+    names, as in `state`, of the tensors that were left out
+
     Raises
     ------
     WeightsError : if tensors are missing or misshapen
     """
-    own, names = backbone.state_dict(), backbone.pretrained.names
-    renamed = {names.get(k, k.removeprefix("z_net.")): v for k, v in state.items()}
-    found = {k: v for k, v in renamed.items() if k in own}
+    own = backbone.state_dict()
+    named = backbone_state(backbone, state)
+    found = {k: v for k, v in named.items() if k in own}
     problems = [
         ("missing", [k for k in own if k not in found]),
         ("misshapen", _misshapen(own, found)),
@@ -265,6 +285,36 @@ def load_backbone(backbone: Backbone, state: Mapping[str, Tensor], origin: str) 
         text = "; ".join(f"{kind}: {listed(keys)}" for kind, keys in problems if keys)
         raise WeightsError(f"{origin}: not the weights of this {backbone.pretrained.label}: {text}")
     backbone.load_state_dict(found)
+    kept = {id(v) for v in found.values()}
+    return [k for k, v in state.items() if id(v) not in kept]
+
+
+def backbone_state(backbone: Backbone, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors under our names, whether theirs are torchvision's or ours (with ``z_net.`` or not).
+
+    Batch counters that are not there (torchvision's older files have none) are 0; nothing here
+    reads them.
+
+    Parameters
+    ----------
+    backbone : whose names are meant
+    state : name -> tensor
+
+    Returns
+    -------
+    name -> tensor, also of tensors that the backbone does not have; torchvision's classifier is
+    dropped
+    """
+    own, rename = backbone.state_dict(), backbone.pretrained.rename
+    ours = {k.removeprefix("z_net."): v for k, v in state.items()}
+    theirs = {new: v for k, v in state.items() if (new := rename(k)) is not None}
+    found = max(ours, theirs, key=lambda named: len(named.keys() & own.keys()))
+    counters = [
+        f"{k.removesuffix('running_var')}num_batches_tracked"
+        for k in found
+        if k.endswith(".running_var")
+    ]
+    return {**found, **{k: torch.tensor(0) for k in counters if k not in found}}
 
 
 def imagenet_file(pretrained: Pretrained, folder: Path) -> Path:

@@ -1,4 +1,5 @@
 import contextlib
+import dataclasses
 import hashlib
 import http.server
 import io
@@ -16,10 +17,16 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from tracker import weights
-from tracker.backbones import ALEXNET_IMAGENET, AlexNet, Pretrained
+from tracker.backbones import AlexNet, Pretrained
 from tracker.models import ModelConfig, build, initialise
 
 WIDTH = 0.0625
+ALEXNET = AlexNet.pretrained
+NAMES = {
+    f"features.{theirs}.{kind}": f"conv{ours}.conv.{kind}"
+    for theirs, ours in ((0, 1), (3, 2), (6, 3), (8, 4), (10, 5))
+    for kind in ("weight", "bias")
+}
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +39,7 @@ def no_network(tmp_path, monkeypatch):
 
 
 def published(url: str) -> Pretrained:
-    return Pretrained(label="alexnet", url=url, names=ALEXNET_IMAGENET.names)
+    return dataclasses.replace(ALEXNET, url=url)
 
 
 def imagenet_state(seed: int = 1, width: float = 1.0) -> dict[str, torch.Tensor]:
@@ -40,7 +47,7 @@ def imagenet_state(seed: int = 1, width: float = 1.0) -> dict[str, torch.Tensor]
     model = AlexNet() if width == 1 else build(ModelConfig(width=width)).z_net
     weights.randomise(model, seed)
     own = model.state_dict()
-    state = {theirs: own[ours] for theirs, ours in ALEXNET_IMAGENET.names.items()}
+    state = {theirs: own[ours] for theirs, ours in NAMES.items()}
     return {**state, "classifier.1.weight": torch.zeros(4, 4), "classifier.1.bias": torch.zeros(4)}
 
 
@@ -68,10 +75,9 @@ def test_random_weights_are_xavier_uniform_with_zero_biases():
 @pytest.mark.parametrize("form", ["torchvision.pth", "ours.pth", "ours.safetensors", "prefixed.pt"])
 def test_auto_takes_the_file_in_the_folder(tmp_path, full, form):
     state = imagenet_state()
-    names = ALEXNET_IMAGENET.names
     if not form.startswith("torchvision"):
         lead = "z_net." if form.startswith("prefixed") else ""
-        state = {lead + names[k]: v for k, v in state.items() if k in names}
+        state = {lead + NAMES[k]: v for k, v in state.items() if k in NAMES}
     path = tmp_path / f"alexnet-{form}"
     if form.endswith("safetensors"):
         save_file(state, path)
@@ -81,7 +87,7 @@ def test_auto_takes_the_file_in_the_folder(tmp_path, full, form):
     assert report.warning is None
     assert str(path) in report.source
     want = imagenet_state()
-    for theirs, ours in names.items():
+    for theirs, ours in NAMES.items():
         assert torch.equal(full.z_net.state_dict()[ours], want[theirs])
     assert torch.equal(full.fm_head.cls_fc.weight, build(ModelConfig()).fm_head.cls_fc.weight)
 
@@ -146,7 +152,7 @@ def test_a_path_may_hold_the_backbone_alone(tmp_path):
     torch.save(state, path)
     cfg = config(tmp_path, str(path), width=WIDTH)
     model = build(cfg)
-    assert initialise(model, cfg).source == f"backbone, {path}"
+    assert initialise(model, cfg).source == f"backbone, {path} (without its classifier)"
     assert torch.equal(model.z_net.conv3.conv.weight, state["features.6.weight"])
 
 
@@ -241,7 +247,7 @@ def test_a_misspelt_init_names_what_it_may_be(tmp_path):
 
 
 def test_missing_and_misshapen_backbone_tensors_are_listed(tmp_path):
-    backbone = AlexNet((8, 8, 8, 8, 8))
+    backbone = AlexNet(0.01)
     state = imagenet_state(1, WIDTH)
     del state["features.3.bias"]
     with pytest.raises(
