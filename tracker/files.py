@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -48,18 +47,7 @@ def save_model(path: Path, model: TrackerModel, *, source: str) -> None:
         raise weights.WeightsError(f"{path}: the name of a model file must end in .safetensors")
     state = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
     data = save(state, metadata=metadata_of(model.config, source, state))
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        raise weights.WeightsError(f"{path}: could not be written: {error.strerror}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    weights.write(path, data)
 
 
 def open_model(

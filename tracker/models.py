@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from tracker import weights
+from tracker import imagenet, weights
 from tracker.backbones import AlexNet
 from tracker.config import ModelConfig
 from tracker.header import told_config
@@ -91,16 +91,16 @@ def initialise(model: TrackerModel, config: ModelConfig) -> InitReport:
         return _from_file(model, Path(config.init))
     try:
         if config.width != 1:
-            raise weights.UnavailableWeights(
+            raise imagenet.UnavailableWeights(
                 f"no ImageNet weights fit a model of width {config.width}"
             )
-        path = weights.imagenet_file(model.z_net.pretrained, Path(config.pretrained))
-    except weights.UnavailableWeights as error:
+        path = imagenet.imagenet_file(model.z_net.pretrained, Path(config.pretrained))
+    except imagenet.UnavailableWeights as error:
         if config.init == "imagenet":
             raise
         warning = f"{error}. The backbone starts from random weights."
         return InitReport(source=f"random, seed {config.seed}", warning=warning)
-    unused = weights.load_backbone(model.z_net, weights.read_state(path), str(path))
+    unused = imagenet.load_backbone(model.z_net, weights.read_state(path), str(path))
     return InitReport(source=f"ImageNet, {path}{_without(unused)}")
 
 
@@ -121,10 +121,16 @@ def _from_file(model: TrackerModel, path: Path) -> InitReport:
     state = weights.state_of(content, path)
     of_backbone = {name.startswith("z_net.") for name in state}
     if len(of_backbone) == 1:  # no heads: all names have the prefix, or none has
-        unused = weights.load_backbone(model.z_net, state, str(path))
+        unused = imagenet.load_backbone(model.z_net, state, str(path))
         return InitReport(source=f"backbone, {path}{_without(unused)}")
     weights.load_model(model, state, str(path))
-    return InitReport(source=f"model, {path}")
+    warning = None
+    if told is None and own.grid != "corner":
+        warning = (
+            f"{path} does not say of which grid it is. Published weights are of 'corner', and this "
+            f"model is of '{own.grid}': what it sees is shifted by up to a pixel."
+        )
+    return InitReport(source=f"model, {path}", warning=warning)
 
 
 def _without(unused: list[str]) -> str:

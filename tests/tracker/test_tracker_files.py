@@ -285,6 +285,17 @@ def test_training_does_not_start_from_another_model_or_grid(saved, tmp_path, suf
     assert differing(model.state_dict(), build(TUNED).state_dict()) == []
 
 
+@pytest.mark.parametrize("grid", ["edge", "corner"])
+def test_training_from_weights_of_an_unknown_grid_is_told(tmp_path, grid):
+    path = made.published(tmp_path / "epoch_50.pth", build(TINY).state_dict())
+    config = dataclasses.replace(TINY, init=str(path), grid=grid)
+    warning = initialise(build(config), config).warning
+    if grid == "corner":
+        assert warning is None
+    else:
+        assert "Published weights are of 'corner'" in warning
+
+
 def test_a_full_disk_leaves_the_earlier_file(saved, tmp_path, monkeypatch):
     path = tmp_path / "model.safetensors"
     path.write_bytes(saved.read_bytes())
@@ -292,7 +303,7 @@ def test_a_full_disk_leaves_the_earlier_file(saved, tmp_path, monkeypatch):
     def full(handle):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tracker.files.os.fsync", full)
+    monkeypatch.setattr("tracker.weights.os.fsync", full)
     with pytest.raises(WeightsError, match="could not be written: No space left on device"):
         save_model(path, build(made.NARROW), source="another")
     assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]

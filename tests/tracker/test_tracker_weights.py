@@ -1,13 +1,11 @@
 import contextlib
 import dataclasses
 import hashlib
-import http.server
 import io
 import math
 import os
 import pickle
 import tempfile
-import threading
 from pathlib import Path
 
 import pytest
@@ -16,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from tracker import weights
+from tracker import imagenet, weights
 from tracker.backbones import AlexNet, Pretrained
 from tracker.models import ModelConfig, build, initialise
 
@@ -231,13 +229,13 @@ def test_an_imagenet_file_is_held_to_the_hash_in_its_name(tmp_path):
     torch.save(imagenet_state(1, WIDTH), path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     right = path.rename(tmp_path / f"alexnet-{digest}.pth")
-    assert weights.imagenet_file(AlexNet.pretrained, tmp_path) == right
+    assert imagenet.imagenet_file(AlexNet.pretrained, tmp_path) == right
     # A damaged file that is there is an error, never passed over in silence.
     wrong = right.rename(tmp_path / "alexnet-0000000a.pth")
     with pytest.raises(weights.WeightsError, match="damaged, its SHA-256 begins"):
         initialise(build(config(tmp_path)), config(tmp_path))
     dated = wrong.rename(tmp_path / "alexnet-20251122.pth")
-    assert weights.imagenet_file(AlexNet.pretrained, tmp_path) == dated
+    assert imagenet.imagenet_file(AlexNet.pretrained, tmp_path) == dated
 
 
 def test_a_misspelt_init_names_what_it_may_be(tmp_path):
@@ -253,65 +251,4 @@ def test_missing_and_misshapen_backbone_tensors_are_listed(tmp_path):
     with pytest.raises(
         weights.WeightsError, match=r"missing: conv2.conv.bias; misshapen: .*instead of"
     ):
-        weights.load_backbone(backbone, state, "x.pth")
-
-
-@pytest.fixture
-def server(tmp_path):
-    """Serve a file, half of one, a stall, or 404, over real HTTP on this machine."""
-    content = b"weights" * 1000
-    digest = hashlib.sha256(content).hexdigest()[:8]
-    release = threading.Event()
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            if "gone" in self.path:
-                self.send_error(404)
-                return
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            half = "half" in self.path or "stall" in self.path
-            self.wfile.write(content[: len(content) // 2] if half else content)
-            self.wfile.flush()
-            if "stall" in self.path:
-                release.wait(20)
-
-        def log_message(self, *args):
-            pass
-
-    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=httpd.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{httpd.server_port}", digest, content
-    release.set()
-    httpd.shutdown()
-    httpd.server_close()
-    thread.join()
-
-
-def test_a_download_is_checked_kept_and_not_repeated(server, tmp_path):
-    address, digest, content = server
-    path = weights.fetch(published(f"{address}/alexnet-{digest}.pth"))
-    assert path == tmp_path / "torch_home" / "hub" / "checkpoints" / f"alexnet-{digest}.pth"
-    assert path.read_bytes() == content
-    assert weights.fetch(published(f"http://127.0.0.1:1/alexnet-{digest}.pth")) == path
-
-
-@pytest.mark.parametrize("fault", ["half", "stall", "gone", "other", "refused"])
-def test_a_download_that_fails_is_known_and_leaves_nothing(server, tmp_path, fault):
-    address, digest, _ = server
-    url = f"{address}/{fault}/alexnet-{digest}.pth"
-    if fault == "other":
-        url = f"{address}/alexnet-0000000a.pth"
-    if fault == "refused":
-        url = "http://127.0.0.1:1/alexnet-0000000a.pth"
-    with pytest.raises(weights.UnavailableWeights, match="could not be fetched"):
-        weights.fetch(published(url), stall_s=0.3)
-    assert not [p for p in (tmp_path / "torch_home").rglob("*") if p.is_file()]
-
-
-def test_a_download_that_drips_ends_at_its_limit(server):
-    address, digest, _ = server
-    with pytest.raises(weights.UnavailableWeights, match="not complete"):
-        weights.fetch(published(f"{address}/alexnet-{digest}.pth"), limit_s=-1)
+        imagenet.load_backbone(backbone, state, "x.pth")

@@ -68,8 +68,8 @@ def test_weights_decay_and_biases_do_not():
     }
     assert named_groups(Net(), "heads") == heads
     everything = named_groups(Net(), "all")
-    norm = ["z_net.1.weight", "z_net.1.bias"]  # its weight is no weight in this sense
     assert everything[1e-4] == ["z_net.0.weight", *heads[1e-4]]
+    norm = ["z_net.1.weight", "z_net.1.bias"]  # of a batch normalisation: the scale counts as bias
     assert everything[0.0] == ["score_bias", "z_net.0.bias", *norm, *heads[0.0][1:]]
 
 
