@@ -102,10 +102,18 @@ class World:
         torch.cuda.set_device(self.device)
 
     def share(self, model: nn.Module) -> nn.Module:
-        """Model whose gradients are averaged over the ranks; it starts with rank 0's parameters."""
+        """Model whose gradients are averaged over the ranks; it starts with rank 0's tensors.
+
+        Running statistics of a batch normalisation stay those of rank 0, which writes checkpoints:
+        every step begins by sending them. Where none move, buffers are sent once.
+        """
         if not self.grouped:
             return model
-        shared = DistributedDataParallel(model)
+        moving = any(isinstance(m, nn.BatchNorm2d) and m.training for m in model.modules())
+        if not moving:
+            for buffer in model.buffers():
+                distributed.broadcast(buffer, src=0)
+        shared = DistributedDataParallel(model, broadcast_buffers=moving)
         if self.device.type != "cuda":
             # (annotations of a hook are compared with classes, and ours are text)
             shared.register_comm_hook(self.size, lambda size, bucket: _mean_of_each(size, bucket))
