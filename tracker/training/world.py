@@ -104,16 +104,12 @@ class World:
     def share(self, model: nn.Module) -> nn.Module:
         """Model whose gradients are averaged over the ranks; it starts with rank 0's tensors.
 
-        Running statistics of a batch normalisation stay those of rank 0, which writes checkpoints:
-        every step begins by sending them. Where none move, buffers are sent once.
+        Every step begins with rank 0's running statistics of batch normalisation too: rank 0 writes
+        the checkpoints.
         """
         if not self.grouped:
             return model
-        moving = any(isinstance(m, nn.BatchNorm2d) and m.training for m in model.modules())
-        if not moving:
-            for buffer in model.buffers():
-                distributed.broadcast(buffer, src=0)
-        shared = DistributedDataParallel(model, broadcast_buffers=moving)
+        shared = DistributedDataParallel(model)
         if self.device.type != "cuda":
             # (annotations of a hook are compared with classes, and ours are text)
             shared.register_comm_hook(self.size, lambda size, bucket: _mean_of_each(size, bucket))
