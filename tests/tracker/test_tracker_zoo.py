@@ -389,7 +389,7 @@ def test_both_kinds_of_cell_weigh_the_same():
 def test_a_section_that_a_model_lacks_is_refused(name, section, value):
     default = getattr(ModelConfig(), section)
     given = type(default)(**value)
-    with pytest.raises(ValueError, match=f"model {name} has no '{section}': leave it out"):
+    with pytest.raises(ValueError, match=f"{name} has no '{section}': leave it out"):
         ModelConfig(name=name, **{section: given})
     assert ModelConfig(name=name, **{section: default}).name == name
 

@@ -334,7 +334,7 @@ def test_a_shipped_configuration_spells_out_the_numbers_of_its_model(name):
 def test_a_section_of_another_model_is_a_clear_line(start):
     arguments = ["--config", "siamfc_alexnet.yaml", "--set"]
     result = start(*arguments, "model.fine.assign.best_iou=0.46", code=1)
-    assert "model siamfc_alexnet has no 'fine': leave it out" in result.stderr
+    assert "model: siamfc_alexnet has no 'fine': leave it out" in result.stderr
     assert result.stderr.count("\n") == 1
 
 
