@@ -102,4 +102,4 @@ class ModelConfig:
         )
         for key in LACKS[self.name]:
             if attrgetter(key)(self) != attrgetter(key)(plain):
-                raise ValueError(f"model {self.name} has no '{key}': leave it out")
+                raise ValueError(f"{self.name} has no '{key}': leave it out")

@@ -10,6 +10,7 @@ import torch
 from tracker import imagenet, weights
 from tracker.backbones import AlexNet
 from tracker.config import ModelConfig
+from tracker.header import told_config
 from tracker.resnet import ResNet18
 from tracker.siamfc import SiamFC
 from tracker.siamrpn import SiamRPN
@@ -109,13 +110,27 @@ def _from_file(model: TrackerModel, path: Path) -> InitReport:
         raise weights.WeightsError(
             f"model.init: {path} is no file; give auto, imagenet, random, or the path of weights"
         )
-    state = weights.read_state(path)
+    content = weights.read_content(path)
+    told, own = told_config(path, content), model.config
+    for key in ("name", "grid"):
+        if told is not None and (its := getattr(told, key)) != getattr(own, key):
+            raise weights.WeightsError(
+                f"model.init: {path} is of model.{key} '{its}', this model of "
+                f"'{getattr(own, key)}'; give --set model.{key}={its}, or other first weights"
+            )
+    state = weights.state_of(content, path)
     of_backbone = {name.startswith("z_net.") for name in state}
     if len(of_backbone) == 1:  # no heads: all names have the prefix, or none has
         unused = imagenet.load_backbone(model.z_net, state, str(path))
         return InitReport(source=f"backbone, {path}{_without(unused)}")
     weights.load_model(model, state, str(path))
-    return InitReport(source=f"model, {path}")
+    warning = None
+    if told is None and own.grid != "corner":
+        warning = (
+            f"{path} does not say of which grid it is. Published weights are of 'corner', and this "
+            f"model is of '{own.grid}': what it sees is shifted by up to a pixel."
+        )
+    return InitReport(source=f"model, {path}", warning=warning)
 
 
 def _without(unused: list[str]) -> str:

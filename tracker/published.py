@@ -20,8 +20,10 @@ from torch import Tensor
 from configs import strict
 from shards.errors import ConfigError, MismatchError, SiamstreamError
 from tracker import weights
-from tracker.files import FORMAT, Header, file_sha256, read_header, run_config, save_model
-from tracker.models import ModelConfig, build
+from tracker.config import ModelConfig
+from tracker.files import file_sha256, save_model
+from tracker.header import FORMAT, Header, read_header, run_config
+from tracker.models import build
 
 __all__ = ["MODELS", "Converted", "convert", "recognise"]
 

@@ -59,6 +59,7 @@ class ResNet(Backbone):
             stage, inputs = self._stage(inputs, narrow(channels, width), depth, stride)
             self.add_module(f"conv{i}", stage)
             self.channels[f"conv{i}"] = inputs
+        self.train()  # new modules are in training mode, `norm_eval` or not
 
     def _stage(
         self, inputs: int, channels: int, depth: int, stride: int

@@ -7,6 +7,7 @@ dropped.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import pickle
@@ -257,7 +258,8 @@ def write(path: Path, data: bytes) -> None:
     except OSError as error:
         raise WeightsError(f"{path}: could not be written: {error.strerror}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # where nothing could be written there is no such file
+            partial.unlink(missing_ok=True)
 
 
 def _numpy_numbers() -> list[Any]:

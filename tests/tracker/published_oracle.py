@@ -216,6 +216,14 @@ def stage_loss(batch):
     return cls / (positives + negatives), reg / positives
 
 
+def coarse_targets(logits, deltas, pair, middle=CORNER_MIDDLE):
+    """What `stage_loss` wants of one image for the anchors."""
+    box, all_anchors = pair["search_box"], anchors(middle)
+    overlaps = np.array([overlap(a, box) for a in all_anchors])
+    labels = chosen(labels_of(overlaps, pair["positive"], 0.60, 0.30, 0.50), pair["order"])
+    return logits, deltas, labels, [deltas_to(a, box) for a in all_anchors]
+
+
 def losses(state, pairs, middle=CORNER_MIDDLE, features=alexnet, fine_names=("conv2", "conv4")):
     """Four terms of a batch of dicts: template, search, both boxes, positive, order."""
     cm, fm = [], []
@@ -223,10 +231,8 @@ def losses(state, pairs, middle=CORNER_MIDDLE, features=alexnet, fine_names=("co
         z, x = features(state, pair["template"]), features(state, pair["search"])
         last = list(z)[-1]
         logits, deltas = coarse(state, z[last], x[last])
-        box, positive, all_anchors = pair["search_box"], pair["positive"], anchors(middle)
-        overlaps = np.array([overlap(a, box) for a in all_anchors])
-        labels = chosen(labels_of(overlaps, positive, 0.60, 0.30, 0.50), pair["order"])
-        cm.append((logits, deltas, labels, [deltas_to(a, box) for a in all_anchors]))
+        box, positive = pair["search_box"], pair["positive"]
+        cm.append(coarse_targets(logits, deltas, pair, middle))
         boxes, _ = proposals(logits, deltas, 12, 0.75, middle)
         boxes = np.concatenate([[box], boxes])
         judged = fine(

@@ -11,8 +11,9 @@ from safetensors.torch import load_file, save_file
 
 from configs import strict
 from shards.errors import KNOWN_ERRORS, ConfigError, VersionError
-from tracker.files import KEY, open_model, read_header, save_model
-from tracker.models import build
+from tracker.files import open_model, save_model
+from tracker.header import KEY, read_header
+from tracker.models import build, initialise
 from tracker.rules import MatchConfig, TrackConfig
 from tracker.weights import WeightsError
 
@@ -182,8 +183,14 @@ def test_what_is_no_file_of_a_model_is_one_clear_line(tmp_path):
         "text.safetensors": (b"hello, this is a text file\n", "not a readable file of weights"),
         "text.pth": (b"hello, this is a text file\n", "not a readable file of weights"),
         "short.safetensors": (b"\x10\x00", "not a readable file of weights"),
-        "brace.safetensors": (b"\xff\xff\xff\xff\xff\xff\xff\xff{}", "its header is damaged"),
-        "deep.safetensors": (struct.pack("<Q", 9**6) + b"{" + b"[" * 9**6, "header is damaged"),
+        "brace.safetensors": (
+            b"\xff\xff\xff\xff\xff\xff\xff\xff{}",
+            "not a readable file of weights",
+        ),
+        "deep.safetensors": (
+            struct.pack("<Q", 9**6) + b"{" + b"[" * 9**6,
+            "not a readable file of weights",
+        ),
     }
     for name, (content, what) in cases.items():
         (tmp_path / name).write_bytes(content)
@@ -251,6 +258,42 @@ def test_changed_bytes_are_refused_or_change_nothing(tiny, name, changes, early)
 
 def differing(a, b):
     return [k for k, v in a.items() if not torch.equal(v, b[k])]
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        (
+            {"grid": "edge"},
+            "of model.grid 'corner', this model of 'edge'; give --set model.grid=co",
+        ),
+        (
+            {"grid": "corner", "name": "siamrpn_alexnet", "track": TrackConfig()},
+            "of model.name 'spm_alexnet', this model of 'siamrpn_alexnet'; give --set model.name=s",
+        ),
+    ],
+)
+def test_training_does_not_start_from_another_model_or_grid(saved, tmp_path, suffix, changes, what):
+    path = saved if suffix == ".safetensors" else made.of_run(tmp_path / "latest.pth", TUNED)
+    config = dataclasses.replace(TUNED, init=str(path), **changes)
+    with pytest.raises(WeightsError, match=what):
+        initialise(build(config), config)
+    right = dataclasses.replace(TUNED, init=str(path), seed=9)
+    model = build(right)
+    assert initialise(model, right).source == f"model, {path}"
+    assert differing(model.state_dict(), build(TUNED).state_dict()) == []
+
+
+@pytest.mark.parametrize("grid", ["edge", "corner"])
+def test_training_from_weights_of_an_unknown_grid_is_told(tmp_path, grid):
+    path = made.published(tmp_path / "epoch_50.pth", build(TINY).state_dict())
+    config = dataclasses.replace(TINY, init=str(path), grid=grid)
+    warning = initialise(build(config), config).warning
+    if grid == "corner":
+        assert warning is None
+    else:
+        assert "Published weights are of 'corner'" in warning
 
 
 def test_a_full_disk_leaves_the_earlier_file(saved, tmp_path, monkeypatch):

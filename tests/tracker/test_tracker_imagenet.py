@@ -2,6 +2,7 @@ import dataclasses
 import hashlib
 import http.server
 import json
+import re
 import threading
 
 import pytest
@@ -201,6 +202,10 @@ def test_other_weights_are_not_put_beside_the_first(tmp_path, theirs):
                    tmp_path / f"{number}.pth")  # fmt: skip
     arguments = ("--imagenet", "alexnet", "--out", tmp_path / "out", "--from")
     invoke(*arguments, tmp_path / "1.pth")
+    (tmp_path / "file").touch()
+    result = invoke("--imagenet", "alexnet", "--from", tmp_path / "1.pth", "--out",
+                    tmp_path / "file", code=1)  # fmt: skip
+    assert re.search(r"Error: \S+/file/alexnet-imagenet-\w+\.safetensors: could not", result.stderr)
     result = invoke(*arguments, tmp_path / "2.pth", code=1)
     assert "other weights of alexnet were converted before; delete that file" in result.stderr
 

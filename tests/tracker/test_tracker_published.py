@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 
 from shards.errors import KNOWN_ERRORS, MismatchError
 from tracker.cli import main
-from tracker.files import open_model, read_header, save_model
+from tracker.files import open_model, save_model
+from tracker.header import read_header
 from tracker.models import ModelConfig, build
 from tracker.published import MODELS, convert, recognise
 from tracker.weights import WeightsError, read_content

@@ -13,6 +13,7 @@ from tracker.labels import AssignConfig, SampleConfig, assign, choose, decode, e
 from tracker.losses import loss_terms, stage_terms
 from tracker.models import ModelConfig, build
 from tracker.proposals import ProposalConfig, propose, survivors, with_target
+from tracker.resnet import ResNet18
 from tracker.roi import roi_align
 from tracker.training.config import TrainConfig
 from tracker.training.schedule import parameter_groups
@@ -187,24 +188,36 @@ def test_normalisers_count_at_least_one_for_every_image():
     # 11 labels of log 2 over 13. Deltas off by 1 in each of four: 3 positives, 12 over 4.
     rows = torch.tensor([[1, 1, 0, 0, 0], [0] * 5, [1, -1, -1, -1, -1]])
     cls, reg = stage_terms(torch.zeros(3, 5, 2), torch.ones(3, 5, 4), rows, torch.zeros(3, 5, 4))
-    terms = loss_terms({"cls": cls, "reg": reg}, "per_gpu")
-    assert terms["cls"].item() == pytest.approx(11 * math.log(2) / 13)
-    assert terms["reg"].item() == 3.0
+    terms = loss_terms({"cm_cls": cls, "cm_reg": reg}, "per_gpu")
+    assert terms["cm_cls"].item() == pytest.approx(11 * math.log(2) / 13)
+    assert terms["cm_reg"].item() == 3.0
 
 
 def test_a_cell_of_alexnet_lies_at_eight_times_its_number():
     # Half of what a cell reads: 5 (conv1), 1 x 2 (pool, on stride 2), 2 x 4 (conv2), 1 x 4 (pool),
     # 3 x 1 x 8 (conv3 to conv5), 43 px together: cell k reads pixels 8k - 43 to 8k + 43.
-    net = AlexNet(0.01)
+    rows, columns = what_a_cell_reads(AlexNet(0.01), "conv5", 16, 15)
+    assert (rows[0].item(), rows[-1].item()) == (128 - 43, 128 + 43)
+    assert (columns[0].item(), columns[-1].item()) == (120 - 43, 120 + 43)
+
+
+def test_a_cell_of_resnet_lies_three_pixels_further():
+    # The stem has no padding where AlexNet has five: cell k reads about pixel 8k + 3, so the
+    # middle of the map, 15.5, is pixel 127, the middle of the crop.
+    rows, columns = what_a_cell_reads(ResNet18(0.01), "conv4", 16, 15)
+    assert (rows[0] + rows[-1]).item() / 2 == 8 * 16 + 3
+    assert (columns[0] + columns[-1]).item() / 2 == 8 * 15 + 3
+
+
+def what_a_cell_reads(net, feature, row, column):
+    """Rows and columns of the pixels that a cell depends on."""
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.fill_(1.0)
     image = torch.rand(1, 3, 255, 255, generator=torch.Generator().manual_seed(0))
     image.requires_grad_()
-    net(image)["conv5"][0, 0, 16, 15].backward()
-    rows, columns = (image.grad[0].sum(0).sum(d).nonzero().flatten() for d in (1, 0))
-    assert (rows[0].item(), rows[-1].item()) == (128 - 43, 128 + 43)
-    assert (columns[0].item(), columns[-1].item()) == (120 - 43, 120 + 43)
+    net.eval()(image)[feature][0, 0, row, column].backward()
+    return [image.grad[0].sum(0).sum(d).nonzero().flatten() for d in (1, 0)]
 
 
 def test_the_middle_of_a_crop_shows_the_middle_of_the_region():
