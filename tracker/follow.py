@@ -22,7 +22,15 @@ from tracker.crop import frame_crops
 from tracker.models import SPM
 from tracker.rules import MatchConfig, TrackConfig, box_window, choose_match
 
-__all__ = ["Followed", "Picture", "Tracker", "TrackingError", "check_start", "make_tracker"]
+__all__ = [
+    "Followed",
+    "Picture",
+    "Tracker",
+    "TrackingError",
+    "check_start",
+    "make_tracker",
+    "torch_device",
+]
 
 Picture = npt.NDArray[np.uint8]
 Search = Callable[[Tensor], Tensor]  # crop (1,3,255,255) -> what is copied back
@@ -96,6 +104,20 @@ def check_start(box: Float, frame_hw: tuple[int, int]) -> None:
         raise TrackingError(f"{shown}: width and height must be positive")
     if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
         raise TrackingError(f"{shown}: outside the first frame of {width}x{height} pixels")
+
+
+def torch_device(name: str) -> torch.device:
+    """Device by the name of an option: ``auto`` is CUDA where there is a GPU, else the CPU.
+
+    Raises
+    ------
+    TrackingError : if CUDA is asked for and there is none
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise TrackingError(f"device {name}: no CUDA device here; use auto or cpu")
+    return torch.device(name)
 
 
 class MatchTracker:
