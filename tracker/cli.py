@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from shards.console import KnownErrorsGroup, counter, print_json
+from shards.errors import SiamstreamError
 
 __all__ = ["main"]
 
@@ -23,20 +24,34 @@ def main() -> None:
     """Trackers: convert published weights, follow, evaluate, tune."""
 
 
-@main.command("convert", context_settings={"show_default": True})
+@main.command("convert")
 @click.option(
-    "--from", "source", type=click.Path(path_type=Path), required=True, metavar="FILE",
-    help="Checkpoint as published (.pth), or latest.pth of a run of train.py.",
+    "--from", "source", type=click.Path(path_type=Path), metavar="FILE",
+    help="Checkpoint as published (.pth), or latest.pth of a run of train.py; with --imagenet "
+    "torchvision's file, or a folder that has it.  [default: with --imagenet its download]",
 )  # fmt: skip
 @click.option(
-    "--out", type=click.Path(path_type=Path), required=True, metavar="FILE",
-    help="Model file to write, .safetensors.",
+    "--out", type=click.Path(path_type=Path), metavar="PATH",
+    help="Model file to write, .safetensors; with --imagenet a folder.  [default: with --imagenet "
+    "data/pretrained]",
 )  # fmt: skip
 @click.option("--model", help="Which model it must be.  [default: found from the tensors]")
 @click.option("--force", is_flag=True, help="Replace whatever file is at --out.")
+@click.option(
+    "--imagenet", metavar="NETWORK|all",
+    help="Convert torchvision's ImageNet weights of alexnet, resnet18, resnet34, resnet50 or "
+    "mobilenet_v2 instead, for model.init of train.py.",
+)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def convert_command(source: Path, out: Path, model: str | None, force: bool, as_json: bool) -> None:
-    r"""Write a checkpoint as a model file that says what it is.
+def convert_command(
+    source: Path | None,
+    out: Path | None,
+    model: str | None,
+    force: bool,
+    imagenet: str | None,
+    as_json: bool,
+) -> None:
+    r"""Write a checkpoint as a model file that says what it is, or prepare ImageNet weights.
 
     The model is found from the names and shapes of the tensors. Published checkpoints are of the
     grid 'corner'; a run's keep their own. Nothing in the file is executed.
@@ -45,7 +60,15 @@ def convert_command(source: Path, out: Path, model: str | None, force: bool, as_
     Example:
       python -m tracker convert --from epoch_50.pth --out spm_alexnet.safetensors
       python -m tracker convert --from runs/spm_alexnet/latest.pth --out mine.safetensors
+      python -m tracker convert --imagenet resnet18 --from resnet18-f37072fd.pth
     """
+    if imagenet is not None:
+        if model is not None or force:
+            raise click.UsageError("--model and --force have no meaning with --imagenet.")
+        _convert_imagenet(imagenet, source, out or Path("data/pretrained"), as_json)
+        return
+    if source is None or out is None:
+        raise click.UsageError("Give --from and --out, or --imagenet.")
     from tracker import published
 
     if model is not None and model not in published.MODELS:
@@ -62,6 +85,38 @@ def convert_command(source: Path, out: Path, model: str | None, force: bool, as_
     )
     for note in done.notes:
         click.echo(f"Note: {note}")
+
+
+def _convert_imagenet(name: str, source: Path | None, out: Path, as_json: bool) -> None:
+    """Convert one backbone or all; with all, each that fails is told in the end."""
+    from tracker import imagenet
+
+    known = [*imagenet.BACKBONES, "all"]
+    if name not in known:
+        raise click.BadParameter(
+            f"{name!r} is not one of {', '.join(known)}", param_hint="--imagenet"
+        )
+    if name == "all" and source is not None and not source.is_dir():
+        raise click.BadParameter(
+            f"{source} is no folder, and 'all' needs one with torchvision's files",
+            param_hint="--from",
+        )
+    done, failed = [], []
+    for label in imagenet.BACKBONES if name == "all" else [name]:
+        try:
+            done.append(imagenet.convert(label, source, out))
+        except SiamstreamError as error:
+            failed.append(str(error))
+            continue
+        if not as_json:
+            one = done[-1]
+            click.echo(f"{one.out}: {one.tensors} tensors; from {one.source}")
+        if done[-1].note:
+            click.echo(f"Note: {done[-1].note}", err=True)
+    if as_json and done:
+        print_json({"converted": [asdict(one) for one in done]})
+    if failed:
+        raise SiamstreamError("\n".join(failed))
 
 
 @main.command("track", context_settings={"show_default": True})
@@ -131,22 +186,19 @@ def track_command(
             progress=shown.update if shown else lambda _: None,
             tell=lambda note: click.echo(f"Note: {note}", err=True),
         )  # fmt: skip
-    facts = asdict(done) | {
-        "network_fps": done.frames / done.network_s,
-        "model": opened.config.name,
-        "grid": opened.config.grid,
-        "device": str(where),
-        "sha256": opened.sha256,
-        "out": None if out is None else str(out),
-        "txt": None if txt is None else str(txt),
-    }
+    model = opened.config.name
     if as_json:
-        print_json(facts)
+        print_json(
+            asdict(done)
+            | {"model": model, "grid": opened.config.grid, "sha256": opened.sha256}
+            | {"device": str(where), "network_fps": done.frames / done.network_s}
+            | {"out": out and str(out), "txt": txt and str(txt)}
+        )
         return
     parts = {"reading": done.read_s, "network": done.network_s, "drawing": done.draw_s}
     each = ", ".join(f"{name} {done.frames / max(s, 1e-9):,.0f}" for name, s in parts.items())
     click.echo(
-        f"{done.frames:,} frames of {done.width}x{done.height} by {opened.config.name} on {where}: "
+        f"{done.frames:,} frames of {done.width}x{done.height} by {model} on {where}: "
         f"{done.frames / sum(parts.values()):,.1f} frames/s (each part alone: {each})"
     )
     click.echo(f"Written: {', '.join(str(p) for p in (out, txt) if p is not None)}")
