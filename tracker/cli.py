@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -134,14 +135,14 @@ def _convert_imagenet(name: str, source: Path | None, out: Path, as_json: bool) 
 )  # fmt: skip
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="FILE",
-    help="Video with box and score drawn: .mp4 (MPEG-4), or .webm (VP9: slower; for browsers).",
+    help="Video with box and score drawn, .mp4 (H.264).",
 )  # fmt: skip
 @click.option(
     "--txt", type=click.Path(path_type=Path), metavar="FILE",
     help="Text file, one x,y,w,h a frame, the start box first, pixels from 0 as --box.",
 )  # fmt: skip
 @click.option(
-    "--fps", type=click.FloatRange(0, 240, min_open=True), show_default=False,
+    "--fps", type=click.FloatRange(0.1, 240), show_default=False,
     help="Frames a second of --out.  [default: those of the video, 30 for a folder]",
 )  # fmt: skip
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
@@ -167,6 +168,8 @@ def track_command(
     """
     if out is None and txt is None:
         raise click.UsageError("give --out, --txt or both: nothing would be written")
+    if fps is not None and math.isnan(fps):
+        raise click.BadParameter("not a number", param_hint="--fps")
     start = _box(box)
     import numpy as np
 

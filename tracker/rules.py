@@ -256,7 +256,8 @@ def scale_peak(responses: Tensor, window: Tensor, config: ScaleConfig) -> Tensor
     maps = F.interpolate(responses[None].float(), size=(n, n), mode="bicubic", align_corners=True)[
         0
     ]
-    factor = torch.tensor([config.penalty ** abs(s) for s in SCALES], device=maps.device)
+    factor = torch.tensor([config.penalty ** abs(s) for s in SCALES])
+    factor = factor.to(maps.device, non_blocking=True)
     peaks = maps.amax(dim=(1, 2))
     scale = (peaks * factor).argmax()
     chosen = maps.index_select(0, scale[None])[0]

@@ -1,8 +1,10 @@
-"""Frames in and out: a video file or a folder of pictures, read one by one; MP4 or WebM written.
+"""Frames in and out: a video file or a folder of pictures, read one by one; MP4 written.
 
-Files are read by OpenCV's FFmpeg, turned as their metadata say, as players show them. Pictures are
-read as everywhere else in the project (`shards.pixels`): one that asks to be turned is refused, as
-a box could be meant before or after. Only files on disk are opened, never an address or a pattern.
+Files are read by FFmpeg, turned as their metadata say, as players show them. (PyAV's: OpenCV's
+stretches frames to the size of the first one and passes over damage, and has no encoder for H.264.)
+Pictures are read as everywhere else in the project (`shards.pixels`): one that asks to be turned is
+refused, as a box could be meant before or after. Only files on disk are opened, never an address or
+a pattern.
 """
 
 from __future__ import annotations
@@ -11,11 +13,14 @@ import math
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import av
 import cv2
 import numpy as np
 
@@ -23,9 +28,9 @@ from shards.errors import SiamstreamError
 from shards.pixels import Picture, decode
 
 __all__ = [
-    "CODECS",
     "DEFAULT_FPS",
     "MAX_FPS",
+    "MIN_FPS",
     "Clip",
     "VideoError",
     "VideoWriter",
@@ -35,13 +40,11 @@ __all__ = [
 ]
 
 DEFAULT_FPS = 30.0  # of folders, and of files that tell no sensible figure
-MAX_FPS = 240.0
+MIN_FPS, MAX_FPS = 0.1, 240.0
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 _SAME = {".jpeg": ".jpg", ".tiff": ".tif"}
-# The wheels of OpenCV have no encoder for H.264. MPEG-4 part 2 plays in desktop players and costs
-# 3 ms a frame of 1280x720; VP9 plays in browsers too, and costs sixty times as much.
-CODECS = {".mp4": "mp4v", ".webm": "VP90"}
-SHORT = 0.01  # share of the frames that a container may promise too many
+SHORT = 0.01  # share by which a container may promise too much
+NAMES = (".mp4", ".m4v", ".mov")
 
 
 class VideoError(SiamstreamError):
@@ -52,14 +55,14 @@ class VideoError(SiamstreamError):
 class Clip:
     """A video that can be read; iterate to get its frames, (H,W,3) uint8 RGB, all of one size.
 
-    Iterating raises VideoError at a picture that cannot be decoded, at a frame of another size,
-    and where a file ends long before its container says; frames before that are good.
+    Iterating raises VideoError at a picture or frame that is damaged or of another size, and where
+    a file ends long before its container says; the frames before that are good.
 
     Parameters
     ----------
     path : of the file or folder
     pictures : of a folder, in order; empty for a file
-    count : frames, of a file as its container says; None if that says nothing
+    count : frames, of a file about as many as its container says; None if that says nothing
     fps : frames a second; None if unknown
     notes : what a user should know
     """
@@ -102,20 +105,24 @@ def open_clip(path: Path) -> Clip:
         raise VideoError(f"{path}: no such video file or folder of pictures")
     if path.suffix.lower() in PICTURES:
         raise VideoError(f"{path}: one picture is no video; give its folder, {path.parent}")
-    capture = _capture(path)
-    try:
-        if not capture.grab():
-            raise VideoError(f"{path}: a video without a frame that can be decoded")
-        count, fps = capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS)
-    finally:
-        capture.release()
-    sensible = math.isfinite(fps) and 0 < fps <= MAX_FPS
-    note = f"{path} says {fps:g} frames a second, which no player shows; {DEFAULT_FPS:g} taken"
+    with _opened(path) as container:
+        stream = container.streams.video[0]
+        try:
+            next(container.decode(stream))
+        except StopIteration:
+            raise VideoError(f"{path}: a video without frames") from None
+        except av.FFmpegError as error:
+            raise VideoError(f"{path}: not one frame can be decoded: {_said(error)}") from error
+        rate = float(stream.average_rate or stream.guessed_rate or 0)
+        length_s = _length_s(container)
+    sensible = math.isfinite(rate) and MIN_FPS <= rate <= MAX_FPS
+    told = stream.frames or (round(length_s * rate) if length_s and sensible else 0)
+    note = f"{path} says {rate:g} frames a second, which no player shows; {DEFAULT_FPS:g} taken"
     return Clip(
         path=path,
         pictures=(),
-        count=int(count) if math.isfinite(count) and count > 0 else None,
-        fps=fps if sensible else None,
+        count=told or None,
+        fps=rate if sensible else None,
         notes=() if sensible else (note,),
     )
 
@@ -168,53 +175,85 @@ def _pictures(paths: tuple[Path, ...]) -> Iterator[Picture]:
 
 def _file_frames(clip: Clip) -> Iterator[Picture]:
     """Frames of a video file."""
-    capture = _capture(clip.path)
-    read, shown_ms = 0, 0.0
-    try:
+    path, read, end_s = clip.path, 0, 0.0
+    with _opened(path) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        frames = container.decode(stream)
         while True:
-            shown_ms = capture.get(cv2.CAP_PROP_POS_MSEC)
-            good, frame = capture.read()
-            if not good:
+            try:
+                frame = next(frames, None)
+            except av.FFmpegError as error:
+                raise VideoError(f"{path}: damaged after frame {read:,}: {_said(error)}") from error
+            if frame is None:
                 break
+            if frame.is_corrupt:
+                raise VideoError(f"{path}: frame {read + 1:,} is damaged")
             read += 1
-            yield np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
-    finally:
-        capture.release()
-    # Of frames at uneven times a container may promise more, but then they reach the end in time.
-    if clip.count is None or clip.count - read <= max(2, SHORT * clip.count):
-        return
-    if clip.fps is not None:
-        end_s = clip.count / clip.fps
-        if shown_ms / 1000 >= (1 - SHORT) * end_s - 3 / clip.fps:
-            return
-    raise VideoError(
-        f"{clip.path}: ends after frame {read:,} of {clip.count:,}; it is cut off or damaged"
-    )
+            end_s = max(end_s, frame.time or 0.0)
+            yield _upright(frame, path)
+        _check_end(container, path, read, end_s)
 
 
-def _capture(path: Path) -> Any:
-    """Open a file with FFmpeg, silently: what is wrong is said once, by us."""
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    try:
-        capture = cv2.VideoCapture(str(path.resolve()), cv2.CAP_FFMPEG)
-    finally:
-        cv2.utils.logging.setLogLevel(level)
-    if not capture.isOpened():
+def _check_end(container: Any, path: Path, read: int, end_s: float) -> None:
+    """Compare the frames that there were with what the container promises.
+
+    The number of frames is not compared in MP4: there it has those that an edit list leaves out.
+    """
+    stream, length_s = container.streams.video[0], _length_s(container)
+    told = 0 if "mp4" in container.format.name else stream.frames
+    rate = float(stream.average_rate or 0) or DEFAULT_FPS
+    early = length_s is not None and end_s + 3 / rate < (1 - SHORT) * length_s
+    if early or read + 2 < (1 - SHORT) * told:
+        whole = f"{told:,}" if told else f"about {round((length_s or 0) * rate):,}"
+        raise VideoError(f"{path}: ends after frame {read:,} of {whole}; it is cut off or damaged")
+
+
+def _length_s(container: Any) -> float | None:
+    """End of the pictures, seconds, as the container says; None if it does not."""
+    stream = container.streams.video[0]
+    if stream.duration is not None:
+        return float((stream.duration + (stream.start_time or 0)) * stream.time_base)
+    if container.duration is None or len(container.streams) > 1:  # sound may be longer
+        return None
+    return float(Fraction(container.duration, av.time_base))
+
+
+def _upright(frame: Any, path: Path) -> Picture:
+    """Pixels of a frame, turned as its metadata say."""
+    turns, rest = divmod(frame.rotation, 90)
+    if rest:
         raise VideoError(
-            f"{path}: not a video that can be opened: another kind of file, cut off, or in a codec "
-            "that this OpenCV does not have; a folder of its frames as pictures would do"
+            f"{path}: to be turned by {frame.rotation} degrees; only quarters are done"
         )
-    return capture
+    pixels: Picture = frame.to_ndarray(format="rgb24")
+    return np.ascontiguousarray(np.rot90(pixels, turns))
+
+
+def _opened(path: Path) -> Any:
+    """Container with a video stream."""
+    try:
+        container = av.open(str(path.resolve()), metadata_errors="replace")
+    except (av.FFmpegError, OSError) as error:
+        raise VideoError(
+            f"{path}: not a video that can be opened ({_said(error)}): another kind of file, or "
+            "cut off; a folder of its frames as pictures would do"
+        ) from error
+    if not container.streams.video:
+        container.close()
+        raise VideoError(f"{path}: has no pictures in it, only {container.format.long_name}")
+    return container
+
+
+def _said(error: Exception) -> str:
+    """Text of an error of FFmpeg, without its number."""
+    return str(getattr(error, "strerror", None) or error).lower()
 
 
 def check_output(path: Path) -> None:
     """Refuse a name that no video can be written to, before any work is done."""
-    if path.suffix.lower() not in CODECS:
-        raise VideoError(
-            f"{path}: the name of a video to write must end in .mp4 or .webm (slower; for browsers)"
-        )
+    if path.suffix.lower() not in NAMES:
+        raise VideoError(f"{path}: the name of a video to write must end in {', '.join(NAMES)}")
     if path.is_dir():
         raise VideoError(f"{path}: a folder has that name")
     if not path.parent.is_dir():
@@ -222,42 +261,45 @@ def check_output(path: Path) -> None:
 
 
 class VideoWriter:
-    """Writes frames to a temporary name; `commit` gives the video its own, `close` drops it.
+    """Writes H.264 to a temporary name; `commit` gives the video its own, `close` drops it.
 
-    A frame of odd width or height is repeated at its right or lower edge by one pixel: both codecs
-    halve the resolution of colour.
+    A frame of odd width or height gets its last column or row once more: H.264 as all players read
+    it halves the resolution of colour.
 
     Parameters
     ----------
-    path : ``.mp4`` (MPEG-4 part 2) or ``.webm`` (VP9)
+    path : ``.mp4`` or another of `NAMES`
     frame_hw : height and width of the frames
     fps : frames a second
     """
 
     def __init__(self, path: Path, frame_hw: tuple[int, int], fps: float) -> None:
         check_output(path)
-        self._path, self._fps = path, fps
+        self._path, self._written = path, 0
         self._odd = (frame_hw[0] % 2, frame_hw[1] % 2)
         self._partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix.lower()}")
-        size = (frame_hw[1] + self._odd[1], frame_hw[0] + self._odd[0])
-        code = cv2.VideoWriter.fourcc(*CODECS[path.suffix.lower()])
-        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-        self._writer = cv2.VideoWriter(str(self._partial), cv2.CAP_FFMPEG, code, fps, size)
-        self._written = 0
-        if not self._writer.isOpened():
-            self.close()
-            raise VideoError(
-                f"{path}: cannot be written: no right to it, or this OpenCV has no encoder for "
-                f"{size[0]}x{size[1]} pixels at {fps:g} frames a second"
-            )
+        try:
+            self._file = av.open(str(self._partial), "w", options={"movflags": "faststart"})
+            rate = Fraction(fps).limit_denominator(1001)  # 30000/1001 and the like
+            self._stream: Any = self._file.add_stream("libx264", rate=rate)
+            self._stream.height = frame_hw[0] + self._odd[0]
+            self._stream.width = frame_hw[1] + self._odd[1]
+            self._stream.pix_fmt = "yuv420p"
+            self._stream.options = {"preset": "veryfast", "crf": "18"}
+        except (av.FFmpegError, OSError) as error:
+            self._partial.unlink(missing_ok=True)
+            raise self._failed(error) from error
 
     def write(self, frame: Picture) -> None:
-        """Append a frame (H,W,3) uint8 RGB."""
-        bgr = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
+        """Append a frame (H,W,3) uint8 RGB; raises VideoError where that fails."""
         if any(self._odd):
             bottom, right = self._odd
-            bgr = cv2.copyMakeBorder(bgr, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
-        self._writer.write(bgr)
+            frame = cv2.copyMakeBorder(frame, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
+        try:
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+            self._file.mux(self._stream.encode(picture))
+        except (av.FFmpegError, OSError) as error:
+            raise self._failed(error) from error
         self._written += 1
 
     def commit(self) -> None:
@@ -265,24 +307,25 @@ class VideoWriter:
 
         Raises
         ------
-        VideoError : if it is not whole (OpenCV does not tell of a full disk)
+        VideoError : if it cannot be finished
         """
-        self._writer.release()
         try:
+            self._file.mux(self._stream.encode())
+            self._file.close()
             found = open_clip(self._partial).count
-        except VideoError:
-            found = 0
-        if found is None or abs(found - self._written) > max(1, SHORT * self._written):
-            self.close()
-            raise VideoError(
-                f"{self._path}: {self._written:,} frames were written and {found or 0:,} are in "
-                "the file; is the disk full?"
-            )
-        self._partial.replace(self._path)
+            if found != self._written:
+                raise OSError(f"{found} of {self._written} frames are in the file")
+            self._partial.replace(self._path)
+        except (av.FFmpegError, OSError, VideoError) as error:
+            raise self._failed(error) from error
+
+    def _failed(self, error: Exception) -> VideoError:
+        return VideoError(f"{self._path}: cannot be written: {_said(error)}")
 
     def close(self) -> None:
         """Remove the temporary file, if it is still there."""
-        self._writer.release()
+        with suppress(av.FFmpegError, OSError):  # a failure that ended the work was told already
+            self._file.close()
         self._partial.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:

@@ -171,3 +171,19 @@ def test_weights_that_are_not_finite_are_named_as_the_cause():
 def test_a_step_needs_a_start():
     with pytest.raises(RuntimeError, match="start"):
         make_tracker(build(config())).step(video()[0])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["spm_alexnet", "spm_r18c4", "siamrpn_alexnet", "siamfc_alexnet"])
+def test_a_step_on_a_gpu_is_that_on_the_cpu(name):
+    model, frames = build(config("edge", name)), video()
+    start = np.array(STARTS["inside"][0], np.float64)
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        tracker = make_tracker(model)
+        tracker.start(frames[0], start)
+        want = tracker.step(frames[1])
+        tracker = make_tracker(model, device="cuda")
+        tracker.start(frames[0], start)
+        got = tracker.step(frames[1])
+        assert got.box.tolist() == pytest.approx(want.box.tolist(), abs=0.05)
+        assert got.score == pytest.approx(want.score, abs=1e-3)
