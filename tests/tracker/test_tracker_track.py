@@ -93,7 +93,7 @@ def test_settings_change_what_is_found(model, tmp_path):
     ran = run(model, video, "10,20,20,20", "--txt", str(txt), "--set", "track.match.min_score=1.0")
     assert ran.exit_code == 0, ran.output
     assert txt.read_text() == "10.000,20.000,20.000,20.000\n" * 6  # nothing scores 1
-    ran = run(model, video, "10,20,20,20", "--txt", str(txt), "--set", "track.match.windo=0.3")
+    ran = run(model, video, "10,20,20,20", "--txt", str(txt), "--set", "track.match.window_=0.3")
     assert ran.exit_code == 1
     assert "did you mean 'window'" in ran.stderr
 
