@@ -233,7 +233,10 @@ def _upright(frame: Any, path: Path) -> Picture:
 def _opened(path: Path) -> Any:
     """Container with a video stream."""
     try:
-        container = av.open(str(path.resolve()), metadata_errors="replace")
+        # A playlist is a file, too; what it names elsewhere is not fetched.
+        container = av.open(
+            str(path.resolve()), metadata_errors="replace", options={"protocol_whitelist": "file"}
+        )
     except (av.FFmpegError, OSError) as error:
         raise VideoError(
             f"{path}: not a video that can be opened ({_said(error)}): another kind of file, or "

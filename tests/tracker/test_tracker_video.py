@@ -1,3 +1,4 @@
+import socket
 import subprocess
 import sys
 import wave
@@ -311,6 +312,19 @@ def test_an_mp4_cut_off_cannot_be_opened(tmp_path, capfd):
     with pytest.raises(VideoError, match=r"v\.mp4: not a video that can be opened .*cut off"):
         open_clip(path)
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_playlist_fetches_nothing(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.5)
+        address = f"http://127.0.0.1:{server.getsockname()[1]}/a.ts"
+        path = tmp_path / "v.m3u8"
+        head = "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n"
+        path.write_text(f"{head}{address}\n#EXT-X-ENDLIST\n")
+        with pytest.raises(VideoError, match=r"v\.m3u8: "):
+            open_clip(path)
+        with pytest.raises(TimeoutError):
+            server.accept()
 
 
 def test_sound_alone_is_refused(tmp_path):
