@@ -39,6 +39,7 @@ def test_a_run_is_complete_and_makes_a_table(tmp_path: Path) -> None:
         assert one["ratio_repeats"][0] == first[0] / first[1]
         assert (one["bar"] is None) == (one["timed"] == "all but the backbone")
         assert one["holds"] == (None if one["bar"] is None else one["ratio"] >= one["bar"])
+        assert one["others_cores_busy"] >= 0
         assert one["difference"]["losses"] <= run["tolerance"]["losses"]
     section = report.step_section(run)
     assert section.count("\n| spm_alexnet |") + section.count("\n| siamrpn_alexnet |") == len(
