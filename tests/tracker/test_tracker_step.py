@@ -89,8 +89,11 @@ def test_unusual_boxes(model, kind):
 def test_one_pair_and_suppression_that_leaves_few_boxes(model):
     assert_equal_steps(model, {name: value[:1] for name, value in make_batch(2).items()})
     if model.config.name.startswith("spm"):
-        few = replace(model.config, proposals=replace(model.config.proposals, nms_iou=1e-6))
-        assert_equal_steps(build(few), make_batch(3))
+        proposals = replace(model.config.proposals, nms_iou=0.05, keep=80)
+        few, data = build(replace(model.config, proposals=proposals)), make_batch(3)
+        maps = few.coarse(few.kernels(few.features(data["template"])), few.features(data["search"]))
+        assert not few.propose(maps, proposals).valid.all(1).any()
+        assert_equal_steps(few, data)
 
 
 def planned(path: Path, batches: int) -> list[dict[str, torch.Tensor]]:
