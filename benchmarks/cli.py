@@ -539,6 +539,25 @@ def learn(
         _say(f"{plot}: written")
 
 
+@main.command(epilog="Example: python -m benchmarks step --check --json step.json")
+@click.option("--batch", type=click.IntRange(1, 64), default=8, show_default=True, help="Pairs.")
+@click.option("--repeats", type=click.IntRange(1), default=7, show_default=True)
+@click.option("--check", is_flag=True, help="Exit 1 if a bar is missed.")
+@JSON_FILE
+@click.pass_context
+def step(ctx: click.Context, batch: int, repeats: int, check: bool, json_file: Path | None) -> None:
+    """Compare the training step, but for its backbone, with a Python loop over samples."""
+    from benchmarks.step import STEP_HEADER, measure_step, step_lines, step_rows
+
+    run = measure_step(batch, repeats, _command(), _say)
+    _show(step_rows(run), STEP_HEADER, step_lines(run))
+    if json_file is not None:
+        result.write(json_file, run)
+        _say(f"{json_file}: written")
+    if check and any(one["holds"] is False for one in run["cases"]):
+        ctx.exit(1)
+
+
 @main.command("report", epilog="Example: python -m benchmarks report --check")
 @click.option(
     "--root",

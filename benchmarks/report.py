@@ -19,6 +19,7 @@ from benchmarks.memory import memory_lines
 from benchmarks.pack import PACK_HEADER, pack_rows, profile_rows
 from benchmarks.remote import remote_lines
 from benchmarks.sequential import SEQUENTIAL_HEADER, sequential_lines, sequential_rows
+from benchmarks.step import STEP_HEADER, step_lines, step_rows
 from shards.errors import FormatError
 from shards.storage import FolderSink
 
@@ -67,6 +68,12 @@ def sequential_section(run: Mapping[str, Any]) -> str:
     """Table of a window's pairs beside the plan's."""
     lines = " ".join(sequential_lines(run))
     return "\n\n".join([table.markdown(sequential_rows(run), SEQUENTIAL_HEADER), lines, _made(run)])
+
+
+def step_section(run: Mapping[str, Any]) -> str:
+    """Table of the training step beside the loop over samples."""
+    lines = " ".join(step_lines(run))
+    return "\n\n".join([table.markdown(step_rows(run), STEP_HEADER), lines, _made(run)])
 
 
 def pack_section(run: Mapping[str, Any]) -> str:
@@ -129,6 +136,13 @@ SECTIONS = (
     ),
     Section(name="limits", file="limits-cpu.json", kind="limits", render=limits_section),
     Section(name="pack", file="pack-cpu.json", kind="pack", render=pack_section),
+    Section(
+        name="step",
+        file="step-cpu.json",
+        kind="step",
+        render=step_section,
+        document="docs/TRACKER.md",
+    ),
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -81,7 +82,13 @@ def normalise(pixels: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch
     """
     if pixels.dtype != torch.uint8:
         return pixels.to(dtype)
-    std = torch.tensor(STD_RGB, device=pixels.device).view(1, 3, 1, 1)
-    mean = torch.tensor(MEAN_RGB, device=pixels.device).view(1, 3, 1, 1)
+    mean, std = _statistics(pixels.device)
     # float32 first: 1 / 255 in half precision would cost two bits
     return (pixels.float() * (1 / (255 * std)) - mean / std).to(dtype)
+
+
+@functools.cache
+def _statistics(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and deviation (1,3,1,1) on a device; copied there once, for a copy waits for a GPU."""
+    mean, std = (torch.tensor(of, device=device).view(1, 3, 1, 1) for of in (MEAN_RGB, STD_RGB))
+    return mean, std

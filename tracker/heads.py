@@ -63,19 +63,25 @@ def centre_cells(feature: Tensor, cells: int) -> Tensor:
 def correlate(search: Tensor, kernels: Tensor) -> Tensor:
     """Correlate each sample with the filters of its own template.
 
+    Always in float32, also under autocast: the sums go over thousands of products, and rounded to
+    bfloat16 most anchors would score the same as others, so that chance would choose proposals.
+
     Parameters
     ----------
-    search : (B,C,H,W)
-    kernels : (B,O,C,h,w)
+    search : (B,C,H,W) float
+    kernels : (B,O,C,h,w) float
 
     Returns
     -------
-    (B, O, H-h+1, W-w+1)
+    (B, O, H-h+1, W-w+1) float32
     """
     b, o, c, h, w = kernels.shape
-    out = F.conv2d(
-        search.reshape(1, b * c, *search.shape[2:]), kernels.reshape(b * o, c, h, w), groups=b
-    )
+    with torch.autocast(search.device.type, enabled=False):
+        out = F.conv2d(
+            search.float().reshape(1, b * c, *search.shape[2:]),
+            kernels.float().reshape(b * o, c, h, w),
+            groups=b,
+        )
     return out.view(b, o, *out.shape[2:])
 
 
@@ -140,7 +146,7 @@ class CoarseFusion(nn.Module):
 
 
 class CoarseHead(nn.Module):
-    """One 1x1 convolution a branch; channels go by anchor, then by class or delta."""
+    """One 1x1 convolution a branch, in float32; channels go by anchor, then by class or delta."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -150,7 +156,8 @@ class CoarseHead(nn.Module):
 
     def forward(self, cls: Tensor, reg: Tensor) -> CoarseMaps:
         """(B,10,17,17) and (B,20,17,17) -> logits (B,1445,2) and deltas (B,1445,4)."""
-        return coarse_maps(self.cls_convs(cls), self.reg_convs(reg))
+        with torch.autocast(cls.device.type, enabled=False):
+            return coarse_maps(self.cls_convs(cls.float()), self.reg_convs(reg.float()))
 
 
 class FineFusion(nn.Module):

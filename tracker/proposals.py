@@ -62,16 +62,15 @@ def survivors(boxes: Tensor, scores: Tensor, config: ProposalConfig) -> tuple[Te
     valid : (B,keep) bool
     """
     left = scores
-    rows = torch.arange(len(boxes), device=boxes.device)
     index, valid = [], []
     for _ in range(config.keep):
-        value, best = left.max(dim=1)
+        value, best = left.max(dim=1, keepdim=True)
         index.append(best)
         valid.append(value > -torch.inf)
-        gone = iou(boxes, boxes[rows, best][:, None]) > config.nms_iou
-        left = left.masked_fill(gone, -torch.inf)
-        left[rows, best] = -torch.inf
-    return torch.stack(index, dim=1), torch.stack(valid, dim=1)
+        kept = boxes.gather(1, best[..., None].expand(-1, -1, 4))
+        left = left.masked_fill(iou(boxes, kept) > config.nms_iou, -torch.inf)
+        left = left.scatter(1, best, -torch.inf)  # also a box without area, whose IoU is 0
+    return torch.cat(index, dim=1), torch.cat(valid, dim=1)
 
 
 @torch.no_grad()

@@ -32,9 +32,9 @@ def axis_weights(start: Tensor, size: Tensor, cells: int, bins: int = BINS) -> T
     (..., bins, cells) float32. A sample before -1 or after `cells` counts as zero; one that is
     between there and the outer cells takes the outer cell.
     """
-    offset = torch.arange(bins, device=start.device)[:, None] + torch.tensor(
-        [1 / 3, 2 / 3], device=start.device
-    )
+    # Made on the device: a constant that is copied there would wait for it.
+    thirds = torch.arange(1, 3, device=start.device) / 3
+    offset = torch.arange(bins, device=start.device)[:, None] + thirds
     point = start[..., None, None] + size[..., None, None] * (offset / bins)
     inside = (point >= -1) & (point <= cells)
     distance = point.clamp(0, cells - 1)[..., None] - torch.arange(cells, device=start.device)

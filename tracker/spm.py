@@ -149,8 +149,12 @@ class SPM(nn.Module):
 
     def _regions(self, features: dict[str, Tensor], boxes: Tensor) -> Tensor:
         """Concatenated features of boxes (B,N,4) -> (B,N,inputs,6,6)."""
-        joined = torch.cat([features[name] for name in self.fine_features], dim=1)
-        return roi_align(joined, boxes, stride_px=STRIDE_PX, shift_px=self.roi_shift_px)
+        # One feature at a time: the rows of all together would not fit the cache of a CPU.
+        regions = [
+            roi_align(features[name], boxes, stride_px=STRIDE_PX, shift_px=self.roi_shift_px)
+            for name in self.fine_features
+        ]
+        return torch.cat(regions, dim=2)
 
     def _fine_terms(
         self,

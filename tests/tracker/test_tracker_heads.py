@@ -54,6 +54,19 @@ def test_correlation_is_that_of_the_loop():
                     assert torch.isclose(got[b, o, y, x], want, atol=1e-5)
 
 
+def test_autocast_rounds_neither_the_correlation_nor_the_coarse_maps():
+    search, kernels = drawn(1, 2, 8, 20, 20), drawn(2, 2, 10, 8, 4, 4)
+    exact = correlate(search, kernels)
+    head = CoarseHead()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(correlate(search, kernels), exact)
+        rounded = head(exact, exact.repeat(1, 2, 1, 1))
+        half = correlate(search.bfloat16(), kernels.bfloat16())
+    assert half.dtype == torch.float32
+    want = head(exact, exact.repeat(1, 2, 1, 1))
+    assert all(torch.equal(a, b) for a, b in zip(rounded, want, strict=True))
+
+
 def test_kernels_are_filter_major_and_maps_have_17_cells():
     fusion = CoarseFusion(8, 16)
     template, search = drawn(1, 2, 8, 32, 32), drawn(2, 2, 8, 32, 32)
