@@ -21,6 +21,7 @@ eight times as wide and is trained a thousand times as long.
 from __future__ import annotations
 
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -188,14 +189,15 @@ def average_overlap(boxes: Float, sequence: VideoSequence) -> float:
 
 
 def train(data: Path, out: Path, schedule: Schedule, seed: int) -> Path:
-    """Train with ``train.py`` in a process of its own; returns the run's folder.
+    """Train with ``train.py`` in a process of its own, anew; returns the run's folder.
 
     Raises
     ------
     DataError : if it fails, with its last lines
     """
+    shutil.rmtree(out, ignore_errors=True)
     seeds = (f"model.seed={seed}", f"data.seed={seed}", f"train.seed={seed}")
-    words = ["--config", CONFIG, "--data", str(data), "--out", str(out), "--resume", "never"]
+    words = ["--config", CONFIG, "--data", str(data), "--out", str(out)]
     for override in (*MODEL, *OPTIMISER, WEIGHTS, *schedule.overrides, *seeds):
         words += ["--set", override]
     command = [sys.executable, str(ROOT / "train.py"), *words]
