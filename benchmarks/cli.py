@@ -527,9 +527,9 @@ def learn(
     On the pieces of real data sets in $SIAMSTREAM_TEST_DATA, with its otb/ for judging, or else on
     demo sequences.
     """
-    from benchmarks.learn import CURVE_HEADER, curve_rows, learn_lines, measure_learning
+    from benchmarks.learn import measure_learning
     from benchmarks.learn_data import material
-    from benchmarks.learn_plot import plot_learning
+    from benchmarks.learn_report import CURVE_HEADER, curve_rows, learn_lines, plot_learning
 
     run = measure_learning(material(out, _say), out / "runs", seeds, _command(), _say)
     _show(curve_rows(run), CURVE_HEADER, [])

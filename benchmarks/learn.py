@@ -25,7 +25,7 @@ import shutil
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -57,7 +57,7 @@ from tracker.onepass import run_sequence
 from tracker.sequences import VideoSequence
 from tracker.spm import SPM
 
-__all__ = ["CLAIMS", "PAIRS", "SINGLE", "anchor_auc", "learn_lines", "measure_learning"]
+__all__ = ["CLAIMS", "PAIRS", "SINGLE", "anchor_auc", "measure_learning"]
 
 ROOT = Path(__file__).parents[1]
 CONFIG = "spm_alexnet.yaml"
@@ -324,43 +324,3 @@ def _cpu_s() -> float:
     """CPU seconds of this process and of its children that have ended."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(one.ru_utime + one.ru_stime for one in used)
-
-
-CURVE_HEADER = (
-    "steps", "AUC", "AUC, template of another object", "AO, unseen sequences", "lowest", "highest",
-)  # fmt: skip
-
-
-def curve_rows(run: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """Medians over the seeds by number of steps, under `CURVE_HEADER`."""
-    rows = []
-    for points in zip(*(one["curve"] for one in run["seeds"]), strict=True):
-        aos = [point["ao"] for point in points]
-        middle = [
-            statistics.median(point[key] for point in points)
-            for key in ("auc", "auc_other_template", "ao")
-        ]
-        figures = [*middle, min(aos), max(aos)]
-        rows.append((f"{points[0]['step']:,}", *(f"{value:.3f}" for value in figures)))
-    return rows
-
-
-def learn_lines(run: Mapping[str, Any]) -> list[str]:
-    """What the figures were measured on, in sentences."""
-    seeds = [one["seed"] for one in run["seeds"]]
-    last = [one["curve"][-1]["ao_by_sequence"] for one in run["seeds"]]
-    names = ", ".join(
-        f"{name} {statistics.median(ao[name] for ao in last):.3f} (keep-first-box {floor:.3f})"
-        for name, floor in run["unseen_floor_by_sequence"].items()
-    )
-    pairs = run["schedules"]["pairs"]
-    return [
-        f"Data: {run['data']}.",
-        f"Median of the seeds {', '.join(map(str, seeds))}; {run['config']} with "
-        f"{', '.join(f'`{text}`' for text in run['overrides'])}; "
-        f"{pairs['epochs'] * pairs['steps']:,} steps.",
-        f"AO by unseen sequence: {names}.",
-        f"AO of the single sequence {run['single']}: "
-        f"{statistics.median(one['single_ao'] for one in run['seeds']):.3f} (keep-first-box "
-        f"{run['single_floor_ao']:.3f}).",
-    ]

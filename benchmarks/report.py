@@ -15,6 +15,7 @@ from benchmarks import result, table
 from benchmarks.bars import bars_lines
 from benchmarks.claims import CLAIMS_HEADER, claim_rows
 from benchmarks.costs import COSTS_HEADER, costs_lines, costs_rows
+from benchmarks.learn_report import CURVE_HEADER, curve_rows, learn_lines
 from benchmarks.memory import memory_lines
 from benchmarks.pack import PACK_HEADER, pack_rows, profile_rows
 from benchmarks.remote import remote_lines
@@ -76,6 +77,19 @@ def step_section(run: Mapping[str, Any]) -> str:
     return "\n\n".join([table.markdown(step_rows(run), STEP_HEADER), lines, _made(run)])
 
 
+def learn_section(run: Mapping[str, Any]) -> str:
+    """Promises about learning, and the figures by number of steps."""
+    curve = table.markdown(curve_rows(run), CURVE_HEADER)
+    return "\n\n".join(
+        [
+            table.markdown(claim_rows(run), CLAIMS_HEADER),
+            curve,
+            " ".join(learn_lines(run)),
+            _made(run),
+        ]
+    )
+
+
 def pack_section(run: Mapping[str, Any]) -> str:
     """Table of packing against the obvious loop, and where the time goes."""
     header, rows = profile_rows(run)
@@ -133,6 +147,13 @@ SECTIONS = (
         kind="sequential",
         render=sequential_section,
         document="docs/LOADERS.md",
+    ),
+    Section(
+        name="learn",
+        file="learn-cpu.json",
+        kind="learn",
+        render=learn_section,
+        document="docs/TRACKER.md",
     ),
     Section(name="limits", file="limits-cpu.json", kind="limits", render=limits_section),
     Section(name="pack", file="pack-cpu.json", kind="pack", render=pack_section),
