@@ -20,7 +20,9 @@ __all__ = ["Material", "demo_material", "material", "real_material", "write_as_l
 
 SINGLE = "GOT-10k_Train_000001"  # of the real pieces: it leaves its first box soon
 PACKED = ("lasot", "got10k", "trackingnet", "coco")
-DEMO_TRAIN, DEMO_UNSEEN = 3, 4  # seeds
+DEMO_SEEDS = {"seen": 3, "unseen": 4}
+DEMO_SEQUENCES = {"seen": 64, "unseen": 8}
+DEMO_FRAMES = 48
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,16 +82,16 @@ def real_material(raw: Path, out: Path) -> Material:
 
 def demo_material(out: Path) -> Material:
     """Material without any data: sequences of the demo, of two seeds."""
-    for name, seed, count in (("seen", DEMO_TRAIN, 64), ("unseen", DEMO_UNSEEN, 8)):
-        root = out / "demo" / name
+    for name, seed in DEMO_SEEDS.items():
+        root, count = out / "demo" / name, DEMO_SEQUENCES[name]
         if not root.is_dir():
-            _run("packer", "demo", "--root", root, "--sequences", count, "--frames", 48,
+            _run("packer", "demo", "--root", root, "--sequences", count, "--frames", DEMO_FRAMES,
                  "--seed", seed)  # fmt: skip
     _pack("lasot", out / "demo/seen/lasot", out / "train/lasot", "--stride", "1")
     unseen = read_sequences("lasot", out / "demo/unseen/lasot", "all").sequences
     single = read_sequences("lasot", out / "demo/seen/lasot", "all").sequences[0]
     return _packed(
-        f"demo sequences of seed {DEMO_TRAIN}; of seed {DEMO_UNSEEN} unseen",
+        f"demo sequences of seed {DEMO_SEEDS['seen']}; of seed {DEMO_SEEDS['unseen']} unseen",
         out, out / "train", tuple(unseen), single,
     )  # fmt: skip
 

@@ -1,0 +1,106 @@
+"""Proof of learning: the ranking is the area under the ROC curve; the whole runs on demo data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import learn
+from benchmarks.learn import Schedule, anchor_auc, average_overlap, keep_first, measure_learning
+from benchmarks.learn_data import demo_material, write_as_lasot
+from benchmarks.learn_report import curve_rows, learn_lines, plot_learning
+from shards.errors import DataError
+from tracker.sequences import VideoSequence, read_sequences
+
+
+def test_auc_is_the_share_of_pairs_that_are_ranked_right() -> None:
+    generator = torch.Generator().manual_seed(1)
+    scores = torch.randint(0, 6, (5, 40), generator=generator).float()  # with many equal ones
+    target = torch.rand(5, 40, generator=generator) < 0.3
+    for row, area in enumerate(anchor_auc(scores, target)):
+        won, pairs = 0.0, 0
+        for a in range(40):
+            for b in range(40):
+                if target[row, a] and not target[row, b]:
+                    pairs += 1
+                    won += float(scores[row, a] > scores[row, b])
+                    won += 0.5 * float(scores[row, a] == scores[row, b])
+        assert float(area) == pytest.approx(won / pairs, abs=1e-12)
+
+
+def test_auc_of_perfect_reversed_and_equal_scores() -> None:
+    target = torch.tensor([[False, True, True, False]])
+    assert anchor_auc(torch.tensor([[0.0, 3.0, 2.0, 1.0]]), target).item() == 1
+    assert anchor_auc(torch.tensor([[3.0, 0.0, 1.0, 2.0]]), target).item() == 0
+    assert anchor_auc(torch.zeros(1, 4), target).item() == 0.5
+    assert anchor_auc(torch.zeros(1, 4), torch.zeros(1, 4, dtype=torch.bool)).isnan().all()
+
+
+def _sequence(boxes: list[list[float]], absent: list[bool]) -> VideoSequence:
+    frames = tuple(Path(f"{i}.jpg") for i in range(len(boxes)))
+    return VideoSequence(
+        name="s", frames=frames, boxes=np.array(boxes, np.float64), absent=np.array(absent)
+    )
+
+
+def test_the_floor_leaves_out_the_given_frame_and_absent_ones() -> None:
+    boxes = [[0, 0, 10, 10], [5, 0, 15, 10], [50, 50, 60, 60], [0, 0, 10, 10]]
+    sequence = _sequence([list(map(float, box)) for box in boxes], [False, False, True, False])
+    # overlaps of the first box: 1/3 with the second frame's, 1 with the last one's
+    assert keep_first([sequence])["s"] == pytest.approx((1 / 3 + 1) / 2)
+    assert average_overlap(sequence.boxes, sequence) == 1
+
+
+@pytest.mark.slow
+def test_the_whole_on_demo_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    short = Schedule(epochs=1, steps=2, slow_from=1)
+    monkeypatch.setattr(learn, "PAIRS", short)
+    monkeypatch.setattr(learn, "SINGLE", short)
+    monkeypatch.setattr(learn, "JUDGED", 1)
+    monkeypatch.setattr("benchmarks.learn_data.DEMO_SEQUENCES", {"seen": 4, "unseen": 2})
+    monkeypatch.setattr("benchmarks.learn_data.DEMO_FRAMES", 12)
+    told: list[str] = []
+    material = demo_material(tmp_path)
+    run = measure_learning(material, tmp_path / "runs", [3], "cmd", told.append)
+    assert {claim["key"] for claim in run["claims"]} == {
+        "auc", "single_gain", "unseen_gain", "trained_gain", "cpu_minutes"
+    }  # fmt: skip
+    (one,) = run["seeds"]
+    assert [point["step"] for point in one["curve"]] == [0, 2]
+    assert one["curve"][0]["auc"] != one["curve"][1]["auc"]
+    assert len(told) == 1
+    assert told[0].startswith("seed 3: AUC ")
+    rows = curve_rows(run)
+    assert [row[0] for row in rows] == ["0", "2"]
+    assert rows[1][1] == f"{one['curve'][1]['auc']:.3f}"
+    assert material.label in " ".join(learn_lines(run))
+    plot_learning(run, tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    # made once, and read again as the same boxes
+    copied = read_sequences("lasot", tmp_path / "raw/single", "all").sequences[0]
+    np.testing.assert_allclose(copied.boxes, material.single.boxes, atol=1e-4)
+
+
+def test_a_training_that_fails_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"train.py failed with code 1: .*nowhere"):
+        learn.train(tmp_path / "nowhere", tmp_path / "run", learn.SINGLE, 1)
+
+
+def test_sequences_become_classes_of_their_own(tmp_path: Path) -> None:
+    frame = tmp_path / "a.jpg"
+    frame.write_bytes(b"not read")
+    sequence = VideoSequence(
+        name="x",
+        frames=(frame, frame),
+        boxes=np.array([[1.5, 2, 4, 6], [np.nan] * 4]),
+        absent=np.array([False, True]),
+    )
+    write_as_lasot([sequence, sequence], tmp_path / "tree")
+    assert sorted(p.name for p in (tmp_path / "tree").iterdir()) == ["s00", "s01"]
+    folder = tmp_path / "tree/s01/s01-1"
+    lines = (folder / "groundtruth.txt").read_text().splitlines()
+    assert lines == ["1.5000,2.0000,2.5000,4.0000", "0.0000,0.0000,0.0000,0.0000"]
+    assert (folder / "full_occlusion.txt").read_text() == "0,1\n"
