@@ -27,7 +27,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from configs.document import ConfigError, Document, Key, Writer, dotted, parse, plain_value, read
 
-__all__ = ["ConfigError", "dump", "flat", "load", "shipped"]
+__all__ = ["ConfigError", "dump", "flat", "load", "load_text", "shipped"]
 
 T = TypeVar("T")
 
@@ -65,7 +65,16 @@ def load(
     ConfigError : with one line for each thing that is wrong: unreadable file, unknown, duplicate,
         missing, mistyped or out-of-range values.
     """
-    document = read(_find(path))
+    return _load(cls, read(_find(path)), overrides, section)
+
+
+def load_text(cls: type[T], text: str, source: str, overrides: Sequence[str] = ()) -> T:
+    """Like `load`, from a YAML text; `source` names it in messages."""
+    return _load(cls, parse(text, source), overrides, None)
+
+
+def _load(cls: type[T], document: Document, overrides: Sequence[str], section: str | None) -> T:
+    """Override and check what was read."""
     if document.value is None:
         document.value = {}
     root: Any = cls

@@ -8,12 +8,9 @@ from dataclasses import dataclass, replace
 import torch
 
 from loaders.config import PixelType
+from shards.pixels import MEAN_RGB, STD_RGB
 
 __all__ = ["MEAN_RGB", "STD_RGB", "PairBatch", "normalise", "torch_dtype"]
-
-# ImageNet statistics, for RGB in 0..1, as the published trackers use them.
-MEAN_RGB = (0.485, 0.456, 0.406)
-STD_RGB = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -38,6 +38,7 @@ __all__ = [
     "flip_affine",
     "flip_boxes",
     "index_affine",
+    "index_centre",
     "iou",
     "region_affine",
     "rotate_affine",
@@ -228,6 +229,21 @@ def index_affine(edge_affine: Float) -> Float:
     out = np.array(edge_affine, np.float64)
     out[..., 2] += 0.5 * (out[..., 0] + out[..., 1]) - 0.5
     return out
+
+
+def index_centre(box: Float) -> Float:
+    """Centres of boxes as pixel indices, ``x + (w - 1) / 2`` of evaluation toolkits.
+
+    Parameters
+    ----------
+    box : (..., 4) xyxy, frame pixels (edge coordinates)
+
+    Returns
+    -------
+    (..., 2) float64
+    """
+    box = np.asarray(box, np.float64)
+    return np.asarray((box[..., :2] + box[..., 2:] - 1) / 2)
 
 
 def touched(

@@ -15,6 +15,8 @@ from shards.geometry import Float, index_affine
 
 __all__ = [
     "MAX_PIXELS",
+    "MEAN_RGB",
+    "STD_RGB",
     "Header",
     "Picture",
     "decode",
@@ -27,6 +29,10 @@ __all__ = [
 Picture = npt.NDArray[np.uint8]
 Encoded = bytes | memoryview
 MAX_PIXELS = 64_000_000  # larger headers are refused before anything is decoded
+
+# ImageNet statistics, for RGB in 0..1, as the published trackers use them.
+MEAN_RGB = (0.485, 0.456, 0.406)
+STD_RGB = (0.229, 0.224, 0.225)
 
 # Our own limit is checked first, on the header; Pillow's would only add a warning.
 Image.MAX_IMAGE_PIXELS = None

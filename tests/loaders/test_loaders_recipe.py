@@ -275,7 +275,7 @@ def test_published_draws_never_leave_the_stored_crop() -> None:
 
 def test_shipped_configurations_are_the_published_numbers() -> None:
     assert strict.load(PairConfig, "spm_alexnet.yaml", section="data") == PairConfig()
-    siamfc = strict.load(PairConfig, "siamfc_pairs.yaml", section="data")
+    siamfc = strict.load(PairConfig, "siamfc_alexnet.yaml", section="data")
     assert siamfc.pairs_per_epoch == 160_000
     assert siamfc.sampler.image.same_instance == siamfc.sampler.video.same_instance == 1
     recipe = siamfc.recipe

@@ -6,8 +6,11 @@ from torch import distributed, multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
 from tracker.models import ModelConfig, build
+from tracker.resnet import ResNet18
+from tracker.training.world import World
 
 MODES = ("global", "per_gpu")
+OTHERS = ("spm_r18c4", "siamrpn_alexnet_dw", "siamfc_alexnet")
 
 
 def batch() -> dict[str, torch.Tensor]:
@@ -24,8 +27,15 @@ def batch() -> dict[str, torch.Tensor]:
     }
 
 
-def config(mode: str) -> ModelConfig:
-    return ModelConfig(init="random", width=0.03, normalise=mode)
+def config(mode: str, name: str = "spm_alexnet") -> ModelConfig:
+    return ModelConfig(name=name, init="random", width=0.03, normalise=mode)
+
+
+def world() -> World:
+    """Make one that has a group already."""
+    made = World()
+    made.grouped, made.size = True, 2
+    return made
 
 
 def gradients(model: torch.nn.Module) -> list[torch.Tensor]:
@@ -44,6 +54,20 @@ def run_rank(rank: int, folder: str) -> None:
         terms = model(**data, epoch=1)
         sum(terms.values()).backward()
         found[mode] = (gradients(model), {k: v.item() for k, v in terms.items()})
+    for name in OTHERS:
+        model = build(config("global", name))
+        for buffer in model.buffers():
+            buffer += rank
+        shared = world().share(model)
+        terms = shared(**data, epoch=1)
+        sum(terms.values()).backward()
+        found[name] = (gradients(shared), list(model.buffers()))
+    net = ResNet18(0.03)  # with statistics that move
+    shared, means = world().share(net), []
+    for _ in range(2):
+        shared(data["template"] * (rank + 1))
+        means.append(net.conv1[1].running_mean.clone())
+    found["moving"] = means
     torch.save(found, Path(folder) / f"rank{rank}.pt")
     distributed.destroy_process_group()
 
@@ -84,3 +108,21 @@ def test_per_gpu_normalisers_give_the_mean_of_the_ranks(ranks):
         not torch.allclose(a, b, rtol=1e-2)
         for a, b in zip(whole, ranks[0]["per_gpu"][0], strict=True)
     )
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_models_start_with_rank_0s_tensors_and_give_the_same_gradient(ranks, name):
+    model = build(config("global", name))
+    sum(model(**batch(), epoch=1).values()).backward()
+    for rank in ranks:
+        found, buffers = rank[name]
+        assert_close(found, gradients(model))
+        assert all(torch.equal(a, b) for a, b in zip(buffers, model.buffers(), strict=True))
+
+
+def test_statistics_that_move_are_those_of_rank_0_when_a_step_begins(ranks):
+    (first_0, second_0), (first_1, second_1) = (rank["moving"] for rank in ranks)
+    assert not torch.allclose(first_0, first_1)  # each saw its own share
+    # From 0 and with momentum 0.1, a step's own mean is added as it was in the first one.
+    assert torch.allclose(second_0, 0.9 * first_0 + first_0, atol=1e-6)
+    assert torch.allclose(second_1, 0.9 * first_0 + first_1, atol=1e-6)

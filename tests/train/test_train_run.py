@@ -10,6 +10,7 @@ from train_fakes import FakeLoader, use_fakes
 
 import train
 from configs import strict
+from tracker.config import LACKS, ModelConfig
 from tracker.training.checkpoint import read
 from tracker.training.config import TrainConfig
 
@@ -193,6 +194,7 @@ def test_another_configuration_in_the_folder_is_refused(start):
     free = ["data.path=x", "data.threads=3", "data.prefetch=9", "train.log_every=1"]
     free += ["train.threads=2", "train.checkpoint_every=3", "train.keep=1"]
     free += ["train.checkpoint_minutes=3", "data.remote.connections=2"]
+    free += ["model.track.match.window=0.3", "model.track.match.proposals.keep=5"]
     start("--steps", 6, *(part for key in free for part in ("--set", key)))
     assert metrics("runs/tiny")[-1]["step"] == 6
 
@@ -299,6 +301,43 @@ def test_the_shipped_configuration_is_the_published_one():
     assert config.data.pairs_per_epoch == 320_000
 
 
+@pytest.mark.parametrize("name", ["spm_r18c4", "siamrpn_alexnet", "siamrpn_alexnet_dw"])
+def test_other_models_are_trained_as_spm(name):
+    config = strict.load(train.RunConfig, f"{name}.yaml")
+    assert config == train.RunConfig(model=ModelConfig(name=name))
+
+
+def test_siamfc_trains_everything_from_the_start():
+    config = strict.load(train.RunConfig, "siamfc_alexnet.yaml")
+    assert config.model == ModelConfig(name="siamfc_alexnet")
+    assert config.train == TrainConfig(heads_only_epochs=0)
+
+
+@pytest.mark.parametrize("name", strict.shipped())
+def test_a_shipped_configuration_spells_out_the_numbers_of_its_model(name):
+    """Which are those that it has: of training, and of the rule that it is tracked with."""
+    written = strict.flat((ROOT / "configs" / name).read_text())
+    config = strict.load(train.RunConfig, name)
+    whole = strict.flat(strict.dump(config))
+    lacking = LACKS[config.model.name]
+    left = {"model.pretrained", "model.width", "model.seed"}
+    missing = [
+        key
+        for key in whole
+        if key.startswith("model.") and key not in written and key not in left
+        and not any(f"{key}.".startswith(f"model.{one}.") for one in lacking)
+    ]  # fmt: skip
+    assert missing == []
+    assert f"{config.model.name}.yaml" == name
+
+
+def test_a_section_of_another_model_is_a_clear_line(start):
+    arguments = ["--config", "siamfc_alexnet.yaml", "--set"]
+    result = start(*arguments, "model.fine.assign.best_iou=0.46", code=1)
+    assert "model: siamfc_alexnet has no 'fine': leave it out" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
 def test_every_default_of_a_run_can_be_dumped_and_loaded(tmp_path):
     (tmp_path / "c.yaml").write_text(strict.dump(train.RunConfig()))
     assert strict.load(train.RunConfig, tmp_path / "c.yaml") == train.RunConfig()
@@ -317,15 +356,28 @@ def test_it_stays_readable():
     assert len(lines) < 350
 
 
+SPM_TERMS = ["cm_cls", "cm_reg", "fm_cls", "fm_reg"]
+
+
 @pytest.mark.slow
-def test_the_real_model_trains_and_resumes_on_packed_data(packed, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "terms"),
+    [
+        ("spm_alexnet", SPM_TERMS),
+        ("spm_r18c4", SPM_TERMS),
+        ("siamrpn_alexnet", ["cls", "reg"]),
+        ("siamrpn_alexnet_dw", ["cls", "reg"]),
+        ("siamfc_alexnet", ["cls"]),
+    ],
+)
+def test_every_model_trains_and_resumes_on_packed_data(packed, tmp_path, monkeypatch, name, terms):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(packed / "lasot", "shards/lasot")
 
     def start(out, steps):
         small = ["model.width=0.05", "model.init=random", "train.batch_size=4", "train.threads=1"]
         small += ["data.pairs_per_epoch=12", "train.log_every=1", "data.backend=cpu"]
-        arguments = ["--config", "spm_alexnet.yaml", "--data", "shards", "--out", out]
+        arguments = ["--config", f"{name}.yaml", "--data", "shards", "--out", out]
         arguments += ["--steps", str(steps), *(p for key in small for p in ("--set", key))]
         result = CliRunner().invoke(train.main, arguments)
         assert result.exit_code == 0, result.output
@@ -337,6 +389,7 @@ def test_the_real_model_trains_and_resumes_on_packed_data(packed, tmp_path, monk
     start("parts", 5)
     assert metrics("whole") == metrics("parts")
     assert [line["epoch"] for line in metrics("whole")] == [0, 0, 0, 1, 1]
+    assert list(metrics("whole")[0])[3:-1] == ["loss", *terms]
     whole, parts = read(Path("whole/latest.pth")), read(Path("parts/latest.pth"))
     whole["meta"].pop("config"), parts["meta"].pop("config")
     assert same(whole, parts)

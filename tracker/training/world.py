@@ -102,7 +102,11 @@ class World:
         torch.cuda.set_device(self.device)
 
     def share(self, model: nn.Module) -> nn.Module:
-        """Model whose gradients are averaged over the ranks; it starts with rank 0's parameters."""
+        """Model whose gradients are averaged over the ranks; it starts with rank 0's tensors.
+
+        Every step begins with rank 0's running statistics of batch normalisation too: rank 0 writes
+        the checkpoints.
+        """
         if not self.grouped:
             return model
         shared = DistributedDataParallel(model)

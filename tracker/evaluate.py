@@ -1,0 +1,358 @@
+"""Evaluate trackers on a data set: follow what is not followed yet, then score the result files.
+
+A run that was killed goes on where it was: a sequence whose result is whole, and made by the same
+checkpoint and settings from the same data, is not followed again. All trackers with results in the
+folder are in the table, and "keep the first box" always is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.table import Table
+
+from configs import strict
+from shards.console import counter
+from shards.errors import DataError, MismatchError, SiamstreamError
+from shards.sink import FolderSink
+from tracker.ledger import data_fingerprint, opened, read_ledger
+from tracker.metrics import rules, score_sequence, total
+from tracker.onepass import KEEP_FIRST_BOX, Run, run_many, run_sequence
+from tracker.results import (
+    check_tracker_name,
+    read_boxes,
+    read_seconds,
+    result_bytes,
+    result_path,
+    trackers_in,
+    write_result,
+    write_submission,
+)
+from tracker.scores import Evaluation, Score, TrackerScore
+from tracker.sequences import Convention, Sequences, VideoSequence
+
+if TYPE_CHECKING:  # it imports torch
+    from tracker.follow import Tracker
+
+__all__ = [
+    "EvaluationError",
+    "FromCheckpoint",
+    "evaluate",
+    "facts",
+    "follow_all",
+    "made_by",
+    "run_sequence",
+    "score_all",
+    "score_sequence",
+    "tables",
+]
+
+SUMMARY = "evaluation.json"
+SHOWN_FAILURES = 20
+
+
+class EvaluationError(SiamstreamError):
+    """Sequences could not be followed; the others were."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FromCheckpoint:
+    """Makes the tracker of a checkpoint, in any process.
+
+    Parameters
+    ----------
+    path : as `tracker.files.open_model` takes it
+    overrides : of settings, ``track.match.window=0.3``
+    device : ``cpu`` or ``cuda``
+    sha256 : of the file, which must not change while sequences are followed
+    """
+
+    path: Path
+    overrides: tuple[str, ...]
+    device: str
+    sha256: str
+
+    def __call__(self) -> Tracker:
+        """Open the checkpoint; one CPU thread, with which results do not depend on the machine."""
+        import cv2
+        import torch
+
+        from tracker.files import open_model
+        from tracker.follow import make_tracker
+
+        torch.set_num_threads(1)
+        cv2.setNumThreads(1)
+        found = open_model(self.path, self.overrides)
+        if found.sha256 != self.sha256:
+            raise MismatchError(f"{self.path}: has changed since the evaluation began; copy it")
+        return make_tracker(found.model, device=self.device)
+
+
+def made_by(sha256: str, device: str, config: Any) -> dict[str, str]:
+    """What decides a checkpoint's results, by name.
+
+    Parameters
+    ----------
+    sha256 : of the checkpoint
+    device : ``cpu`` or ``cuda``; they round differently
+    config : a `tracker.models.ModelConfig`
+    """
+    settings = {f"track.{key}": str(v) for key, v in strict.flat(strict.dump(config.track)).items()}
+    return {"checkpoint": sha256, "device": device, **settings}
+
+
+def evaluate(
+    sequences: Sequences,
+    out: Path,
+    *,
+    name: str,
+    make: Callable[[], Tracker],
+    made_by: Mapping[str, str],
+    convention: Convention,
+    workers: int = 1,
+) -> tuple[Evaluation, Path | None]:
+    """Follow all sequences, score all trackers in the folder, write ``evaluation.json``.
+
+    Parameters
+    ----------
+    sequences : of a data set
+    out : folder of results
+    name : of the tracker
+    make : makes it; picklable for more than one worker
+    made_by : what decides its results: a folder with others under the same name is refused
+    convention : by whose rules scores are counted
+    workers : processes
+
+    Returns
+    -------
+    figures : without trackers where no ground truth is public
+    submission : zip file for the evaluation server; None where the ground truth is public
+
+    Raises
+    ------
+    MismatchError : if there are other results under that name
+    EvaluationError : if sequences could not be followed; all others were
+    """
+    notes = follow_all(sequences, out, name=name, make=make, made_by=made_by, workers=workers)
+    _keep_first_box(sequences, out)
+    evaluation = score_all(sequences, out, first=name, convention=convention, notes=notes)
+    hidden = [one for one in sequences if not one.scored]
+    submission = write_submission(out, sequences.dataset, name, hidden) if hidden else None
+    data = json.dumps(facts(evaluation), indent=1).encode()
+    FolderSink(out).write(SUMMARY, data)
+    return evaluation, submission
+
+
+def follow_all(
+    sequences: Sequences,
+    out: Path,
+    *,
+    name: str,
+    make: Callable[[], Tracker],
+    made_by: Mapping[str, str],
+    workers: int = 1,
+) -> tuple[str, ...]:
+    """Write the result files that are not there yet; see `evaluate`. Returns notes."""
+    if check_tracker_name(name) == KEEP_FIRST_BOX:
+        raise DataError(f"--name {name}: this is the name of the floor, choose another")
+    dataset, failures = sequences.dataset, []
+    with opened(out, dataset, name, made_by) as ledger:
+        data = {one.name: data_fingerprint(one) for one in sequences}
+        todo = {
+            one.name: one
+            for one in sorted(sequences, key=lambda one: -len(one.frames))  # the longest first
+            if not ledger.has(one, result_path(out, dataset, name, one.name), data[one.name])
+        }
+        frames = sum(len(one.frames) for one in todo.values())
+        with counter(f"{name} on {dataset}", "frames", frames) as shown:
+            for outcome in run_many(list(todo.values()), make, workers, shown.update):
+                if outcome.run is None:
+                    failures.append((outcome.name, outcome.error))
+                    continue
+                sequence = todo[outcome.name]
+                result = write_result(out, dataset, name, sequence, outcome.run)
+                ledger.add(sequence.name, data[sequence.name], result, outcome.notes)
+        if failures:
+            raise EvaluationError(_failed(sorted(failures), len(sequences)))
+        return tuple(note for one in sequences for note in ledger.done[one.name]["notes"])
+
+
+def _failed(failures: list[tuple[str, str]], count: int) -> str:
+    lines = [f"  {name}: {error}" for name, error in failures[:SHOWN_FAILURES]]
+    if len(failures) > SHOWN_FAILURES:
+        lines.append(f"  and {len(failures) - SHOWN_FAILURES} more")
+    return "\n".join(
+        [
+            f"{len(failures)} of {count} sequences failed, so there are no figures; the others are "
+            "kept, the same command goes on with these:",
+            *lines,
+        ]
+    )
+
+
+def _keep_first_box(sequences: Sequences, out: Path) -> None:
+    """Write the results of the floor; pictures are not needed for that."""
+    for sequence in sequences:
+        count = len(sequence.frames)
+        run = Run(np.repeat(sequence.boxes[:1], count, axis=0), np.zeros(count))
+        path = result_path(out, sequences.dataset, KEEP_FIRST_BOX, sequence.name)
+        if not path.is_file() or path.read_bytes() != result_bytes(run, sequence.origin):
+            write_result(out, sequences.dataset, KEEP_FIRST_BOX, sequence, run)
+
+
+def score_all(
+    sequences: Sequences,
+    out: Path,
+    *,
+    first: str,
+    convention: Convention,
+    notes: tuple[str, ...] = (),
+) -> Evaluation:
+    """Score the result files of every tracker that has them for all these sequences.
+
+    Parameters
+    ----------
+    sequences : those without public ground truth are left out
+    out : folder of results
+    first : tracker that comes first; the floor comes last, the others by AUC
+    convention : by whose rules
+    notes : that come before those found here
+    """
+    scored = [one for one in sequences if one.scored]
+    by = rules(convention, sequences.dataset)
+    notes = (*sequences.notes, *notes)
+    if len(scored) < len(sequences):
+        notes = (
+            *notes,
+            f"{len(sequences) - len(scored)} sequences are not scored: their ground truth is not "
+            "public, send the zip file to the evaluation server",
+        )
+    trackers: list[TrackerScore] = []
+    for name in trackers_in(out, sequences.dataset) if scored else []:
+        try:
+            results = _results(scored, sequences, out, name)
+        except DataError as error:
+            if name == first:
+                raise
+            notes = (*notes, f"{name} is not in the table: {error}")
+            continue
+        own = tuple(score_sequence(one, boxes, by, times) for one, (boxes, times) in results)
+        if not any(one.score.frames for one in own):
+            notes = (*notes, f"{name} is not in the table: no frame counts by these rules")
+            continue
+        figures = total([one.score for one in own], by)
+        trackers.append(TrackerScore(tracker=name, total=figures, sequences=own))
+    trackers.sort(
+        key=lambda one: (
+            one.tracker != first,
+            one.tracker == KEEP_FIRST_BOX,
+            -one.total.auc,
+            one.tracker,
+        )
+    )
+    return Evaluation(
+        dataset=sequences.dataset,
+        split=sequences.split,
+        convention=convention,
+        trackers=tuple(trackers),
+        notes=notes,
+    )
+
+
+_Result = tuple[VideoSequence, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]]
+
+
+def _results(
+    scored: list[VideoSequence], sequences: Sequences, out: Path, name: str
+) -> list[_Result]:
+    """Boxes and times of a tracker on all sequences.
+
+    Raises
+    ------
+    DataError : if one is missing, malformed, or made from other data
+    """
+    ledger = read_ledger(out, sequences.dataset, name)
+    found: list[_Result] = []
+    missing = []
+    for one in scored:
+        path = result_path(out, sequences.dataset, name, one.name)
+        boxes = read_boxes(out, sequences.dataset, name, one)
+        if boxes is None or (
+            ledger is not None and not ledger.has(one, path, data_fingerprint(one))
+        ):
+            missing.append(one.name)
+            continue
+        found.append((one, (boxes, read_seconds(out, sequences.dataset, name, one))))
+    if missing:
+        raise DataError(
+            f"no results of this data for {len(missing)} of {len(scored)} sequences, "
+            f"{missing[0]} the first"
+        )
+    return found
+
+
+def fps(tracker: TrackerScore) -> float | None:
+    """Frames a second over all sequences that were timed; None if none was."""
+    timed = [(len(one.overlap), one.fps) for one in tracker.sequences if one.fps]
+    return sum(n for n, _ in timed) / sum(n / rate for n, rate in timed) if timed else None
+
+
+def facts(evaluation: Evaluation) -> dict[str, Any]:
+    """Evaluation as one JSON object: all figures, curves of the totals alone."""
+
+    def figures(score: Score) -> dict[str, Any]:
+        return {k: v for k, v in asdict(score).items() if not k.endswith("_curve")}
+
+    return {
+        "dataset": evaluation.dataset,
+        "split": evaluation.split,
+        "convention": evaluation.convention,
+        "trackers": [
+            {
+                "tracker": one.tracker,
+                "fps": fps(one),
+                "total": asdict(one.total),
+                "sequences": [
+                    {"name": own.name, "fps": own.fps, **figures(own.score)}
+                    for own in one.sequences
+                ],
+            }
+            for one in evaluation.trackers
+        ],
+        "notes": list(evaluation.notes),
+    }
+
+
+_COLUMNS = ("AUC", "precision", "norm. prec.", "AO", "SR .5", "SR .75", "fps")
+
+
+def _row(score: Score, speed: float | None) -> list[str]:
+    values = (score.auc, score.precision, score.norm_precision, score.ao, score.sr50, score.sr75)
+    return [*(f"{value:.3f}" for value in values), "" if speed is None else f"{speed:.1f}"]
+
+
+def tables(evaluation: Evaluation, per_sequence: bool) -> list[Table]:
+    """Tables for a terminal: one of all trackers, and if asked for one of the first's sequences."""
+    count = len(evaluation.trackers[0].sequences) if evaluation.trackers else 0
+    title = f"{evaluation.dataset} {evaluation.split}, {count} sequences, rules of "
+    found = [_table("tracker", title + evaluation.convention)]
+    for one in evaluation.trackers:
+        found[0].add_row(one.tracker, *_row(one.total, fps(one)))
+    if per_sequence and evaluation.trackers:
+        first = evaluation.trackers[0]
+        found.append(_table("sequence", first.tracker))
+        for own in first.sequences:
+            found[1].add_row(own.name, *_row(own.score, own.fps))
+    return found
+
+
+def _table(first: str, title: str) -> Table:
+    table = Table(first, title=title)
+    for column in _COLUMNS:
+        table.add_column(column, justify="right")
+    return table

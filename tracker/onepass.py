@@ -1,0 +1,245 @@
+"""One-pass evaluation: follow each sequence from its first box to its end, once.
+
+Many sequences are shared out among worker processes; each computes with one CPU thread, so the
+boxes do not depend on how many there are.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
+from concurrent.futures.process import ProcessPoolExecutor
+from dataclasses import dataclass
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from shards.errors import DataError, SiamstreamError
+from shards.pixels import decode
+from tracker.sequences import VideoSequence
+
+if TYPE_CHECKING:  # it imports torch
+    from tracker.follow import Followed, Picture, Tracker
+
+__all__ = ["KEEP_FIRST_BOX", "KeepFirstBox", "Outcome", "Run", "run_many", "run_sequence"]
+
+KEEP_FIRST_BOX = "keep-first-box"
+TOLD_EVERY_S = 0.5
+
+
+class Run(NamedTuple):
+    """``boxes`` (N,4) float64 xyxy, frame pixels; ``seconds`` (N,) of the tracker alone."""
+
+    boxes: npt.NDArray[np.float64]
+    seconds: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What became of a sequence: its run, or why there is none.
+
+    Parameters
+    ----------
+    name : of the sequence
+    run : boxes and times; None if it failed
+    error : what failed
+    notes : what a reader must know
+    """
+
+    name: str
+    run: Run | None
+    error: str = ""
+    notes: tuple[str, ...] = ()
+
+
+class KeepFirstBox:
+    """The floor of every table: a tracker that never moves."""
+
+    def start(self, frame: Picture, box: npt.NDArray[Any]) -> None:  # noqa: ARG002
+        """Remember the box."""
+        self._box = np.array(box, np.float64)
+
+    def step(self, frame: Picture) -> Followed:  # noqa: ARG002
+        """Return the first box again."""
+        from tracker.follow import Followed
+
+        return Followed(self._box.copy(), 1.0)
+
+
+def run_sequence(
+    tracker: Tracker,
+    sequence: VideoSequence,
+    seen: Callable[[int, tuple[int, int]], None] | None = None,
+) -> Run:
+    """Follow one sequence from its first box.
+
+    Parameters
+    ----------
+    tracker : started anew on the first frame
+    sequence : only its pictures and its first box are used
+    seen : called after each frame with its position and its height and width
+
+    Returns
+    -------
+    Run: the first box is the given one; seconds do not count reading the pictures
+
+    Raises
+    ------
+    DataError : if a picture cannot be read
+    SiamstreamError : if the tracker cannot start, or gives a box that is not finite
+    """
+    boxes = np.empty((len(sequence.frames), 4))
+    seconds = np.empty(len(boxes))
+    for position, path in enumerate(sequence.frames):
+        try:
+            frame = decode(path.read_bytes())
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+        except ValueError as error:
+            raise DataError(f"{path}: {error}") from error
+        began = perf_counter()
+        if position:
+            boxes[position] = tracker.step(frame).box
+        else:
+            boxes[0] = sequence.boxes[0]
+            tracker.start(frame, boxes[0].copy())
+        seconds[position] = perf_counter() - began
+        if not np.isfinite(boxes[position]).all():
+            raise SiamstreamError(f"{path}: the tracker's box is {boxes[position].tolist()}")
+        if seen is not None:
+            seen(position, frame.shape[:2])
+    return Run(boxes, seconds)
+
+
+def run_many(
+    sequences: Sequence[VideoSequence],
+    make: Callable[[], Tracker],
+    workers: int,
+    told: Callable[[int], None],
+) -> Iterator[Outcome]:
+    """Follow sequences and give their outcomes as they come; a failure does not stop the others.
+
+    Parameters
+    ----------
+    sequences : in the order in which they are begun
+    make : makes the tracker, once a process; picklable if there is more than one
+    workers : processes; 1 works in this one
+    told : called with the number of frames done
+
+    Raises
+    ------
+    SiamstreamError : if the tracker cannot be made, or a worker process dies
+    """
+    if min(workers, len(sequences)) > 1:
+        yield from _in_workers(sequences, make, min(workers, len(sequences)), told)
+        return
+    done = 0
+
+    def tick() -> None:
+        nonlocal done
+        done += 1
+        told(done)
+
+    tracker = make() if sequences else None
+    for sequence in sequences:
+        if tracker is not None:
+            yield _outcome(tracker, sequence, tick)
+
+
+def _outcome(tracker: Tracker, sequence: VideoSequence, tick: Callable[[], None]) -> Outcome:
+    sizes: list[tuple[int, int]] = []
+    changes: list[str] = []
+
+    def seen(position: int, shape: tuple[int, int]) -> None:
+        if sizes and sizes[-1] != shape:
+            (h0, w0), (h1, w1) = sizes[-1], shape
+            changes.append(f"{sequence.frames[position].name} {w0}x{h0} -> {w1}x{h1}")
+        if not sizes or sizes[-1] != shape:
+            sizes.append(shape)
+        tick()
+
+    try:
+        run = run_sequence(tracker, sequence, seen)
+    except SiamstreamError as error:
+        return Outcome(name=sequence.name, run=None, error=str(error))
+    notes = [f"{sequence.name}: frames change their size: {', '.join(changes[:3])}"] * bool(changes)
+    return Outcome(name=sequence.name, run=run, notes=tuple(notes))
+
+
+@dataclass(slots=True)
+class _Worker:
+    """What a worker process keeps between sequences."""
+
+    make: Callable[[], Tracker]
+    frames: Any
+    stop: Any
+    tracker: Tracker | None = None
+
+    def tick(self) -> None:
+        with self.frames.get_lock():
+            self.frames.value += 1
+        if self.stop.is_set():
+            os._exit(1)  # the parent wants to end and waits
+
+
+_here: _Worker | None = None  # of this worker process, set once when it starts
+
+
+def _in_workers(
+    sequences: Sequence[VideoSequence],
+    make: Callable[[], Tracker],
+    workers: int,
+    told: Callable[[int], None],
+) -> Iterator[Outcome]:
+    context = multiprocessing.get_context("spawn")
+    frames, stop = context.Value("q", 0), context.Event()
+    pool = ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_start_worker, initargs=(make, frames, stop)
+    )
+    try:
+        waiting: set[Future[Outcome]] = {pool.submit(_run_here, one) for one in sequences}
+        while waiting:
+            done, waiting = wait(waiting, TOLD_EVERY_S, FIRST_COMPLETED)
+            told(frames.value)
+            for future in done:
+                yield future.result()
+    except BrokenExecutor as error:
+        raise SiamstreamError(
+            "a worker process died (killed for its memory?); finished sequences are kept: run the "
+            "same command again, with fewer --workers"
+        ) from error
+    except BaseException:
+        stop.set()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_worker(make: Callable[[], Tracker], frames: Any, stop: Any) -> None:
+    global _here
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    _here = _Worker(make, frames, stop)
+
+
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+
+def _run_here(sequence: VideoSequence) -> Outcome:
+    """Follow a sequence in this worker process."""
+    if _here is None:
+        raise RuntimeError("not a worker process")
+    if _here.tracker is None:
+        _here.tracker = _here.make()
+    return _outcome(_here.tracker, sequence, _here.tick)
