@@ -45,6 +45,7 @@ __all__ = [
     "evaluate",
     "facts",
     "follow_all",
+    "keep_first_box",
     "made_by",
     "run_sequence",
     "score_all",
@@ -139,7 +140,7 @@ def evaluate(
     EvaluationError : if sequences could not be followed; all others were
     """
     notes = follow_all(sequences, out, name=name, make=make, made_by=made_by, workers=workers)
-    _keep_first_box(sequences, out)
+    keep_first_box(sequences, out)
     evaluation = score_all(sequences, out, first=name, convention=convention, notes=notes)
     hidden = [one for one in sequences if not one.scored]
     submission = write_submission(out, sequences.dataset, name, hidden) if hidden else None
@@ -195,7 +196,7 @@ def _failed(failures: list[tuple[str, str]], count: int) -> str:
     )
 
 
-def _keep_first_box(sequences: Sequences, out: Path) -> None:
+def keep_first_box(sequences: Sequences, out: Path) -> None:
     """Write the results of the floor; pictures are not needed for that."""
     for sequence in sequences:
         count = len(sequence.frames)
