@@ -67,7 +67,9 @@ def parameter_groups(model: nn.Module, phase: Phase, weight_decay: float) -> lis
     return [group for group in groups if group["params"]]
 
 
-def make_optimizer(model: nn.Module, config: TrainConfig, phase: Phase) -> torch.optim.SGD:
-    """New SGD over the parameters of a phase; `learning_rate` is set before every step."""
+def make_optimizer(model: nn.Module, config: TrainConfig, phase: Phase) -> torch.optim.Optimizer:
+    """New optimiser over the parameters of a phase; `learning_rate` is set before every step."""
     groups = parameter_groups(model, phase, config.weight_decay)
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=config.lr)
     return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
