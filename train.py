@@ -25,7 +25,7 @@ from shards.console import KnownErrors
 from shards.errors import MismatchError
 from shards.rng import uniforms
 from tracker.anchors import SEARCH_PX
-from tracker.models import SPM, InitReport, ModelConfig, build, initialise
+from tracker.models import InitReport, ModelConfig, TrackerModel, build, initialise
 from tracker.training.checkpoint import (
     Checkpoints,
     Due,
@@ -44,9 +44,9 @@ from tracker.training.world import Interrupt, World
 # Keys that do not change what is computed: another value goes on in the same folder.
 FREE_KEYS = (
     "data.datasets", "data.max_bad_fraction", "data.path", "data.prefetch", "data.remote",
-    "data.require_all",
-    "data.storage", "data.threads", "data.timeout_s", "model.pretrained", "train.checkpoint_every",
-    "train.checkpoint_minutes", "train.epochs", "train.keep", "train.log_every", "train.threads",
+    "data.require_all", "data.storage", "data.threads", "data.timeout_s", "model.pretrained",
+    "model.track", "train.checkpoint_every", "train.checkpoint_minutes", "train.epochs",
+    "train.keep", "train.log_every", "train.threads",
 )  # fmt: skip
 STREAM_TORCH = 100  # of shards.rng: seeds of torch's generators, one row a rank
 
@@ -93,7 +93,7 @@ class Run:
     out: Path
     world: World
     loader: PairLoader
-    model: SPM
+    model: TrackerModel
     report: InitReport
     stepper: Stepper
     meter: Meter
@@ -213,7 +213,7 @@ def find_start(
 
 def open_model(
     config: ModelConfig, found: dict[str, Any] | None, world: World
-) -> tuple[SPM, InitReport]:
+) -> tuple[TrackerModel, InitReport]:
     """Model on its device, with the weights of the checkpoint or its first ones.
 
     Rank 0 alone fetches first weights; DistributedDataParallel hands them on.

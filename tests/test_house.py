@@ -44,7 +44,9 @@ def test_nothing_imports_the_training_script() -> None:
     assert [path for path in files if importing.search(path.read_text())] == []
 
 
-@pytest.mark.parametrize("module", ["shards.cli", "packer.cli", "loaders.cli", "configs.strict"])
+@pytest.mark.parametrize(
+    "module", ["shards.cli", "packer.cli", "loaders.cli", "tracker.cli", "configs.strict"]
+)
 def test_small_commands_import_neither_torch_nor_dali(module: str) -> None:
     code = (
         f"import sys, {module}\n"

@@ -49,15 +49,15 @@ def frame_crops(
     x1, y1 = parts[:, 2:].max(axis=0).tolist()
     columns = taps(affine[:, 0, 0], affine[:, 0, 2] - x0, x1 - x0, out_px)
     rows = taps(affine[:, 1, 1], affine[:, 1, 2] - y0, y1 - y0, out_px)
-    patch = torch.from_numpy(frame[y0:y1, x0:x1].copy()).to(device)
+    patch = _sent(frame[y0:y1, x0:x1].copy(), device)
     pixels = _mixed(patch, rows, columns)
     # What the taps leave of 1 lies outside the frame, and there its mean is.
     covered = rows[1].sum(axis=1)[:, :, None] * columns[1].sum(axis=1)[:, None, :]
     if (covered < 1 - 1e-9).any():
-        outside = torch.from_numpy((1 - covered).astype(np.float32)).to(device)
-        pixels += outside[..., None] * torch.from_numpy(mean_rgb(frame)).to(device)
-    scale = torch.tensor([1 / (255 * s) for s in STD_RGB], device=device)
-    offset = torch.tensor([m / s for m, s in zip(MEAN_RGB, STD_RGB, strict=True)], device=device)
+        outside = _sent((1 - covered).astype(np.float32), device)
+        pixels += outside[..., None] * _sent(mean_rgb(frame), device)
+    std, mean = (np.array(values, np.float32) for values in (STD_RGB, MEAN_RGB))
+    scale, offset = _sent(1 / (255 * std), device), _sent(mean / std, device)
     return (pixels * scale - offset).permute(0, 3, 1, 2).contiguous()
 
 
@@ -84,6 +84,11 @@ def taps(scale: Float, offset: Float, length: int, out_px: int) -> tuple[Index, 
     return np.clip(index, 0, length - 1).astype(np.int64), weight
 
 
+def _sent(values: npt.NDArray[np.generic], device: torch.device | str) -> Tensor:
+    """Values on the device; the host does not wait until they are there."""
+    return torch.from_numpy(values).to(device, non_blocking=True)
+
+
 def _mixed(
     patch: Tensor,
     rows: tuple[Index, Float],
@@ -92,14 +97,14 @@ def _mixed(
     """Mix pixels (h,w,3) by the taps of both axes: (N,out,out,3) float32 levels."""
     n, _, out = rows[0].shape
 
-    def on_device(weight: Float) -> Tensor:
-        return torch.from_numpy(weight.astype(np.float32)).to(patch.device)
-
-    row_index, column_index = (torch.from_numpy(i).to(patch.device) for i, _ in (rows, columns))
+    row_index, column_index = (_sent(index, patch.device) for index, _ in (rows, columns))
+    row_share, column_share = (
+        _sent(weight.astype(np.float32), patch.device) for _, weight in (rows, columns)
+    )
     by_row = patch.index_select(0, row_index.flatten()).view(n, 2, out, -1, 3).float()
-    share = on_device(rows[1])[..., None, None]
+    share = row_share[..., None, None]
     lines = by_row[:, 0] * share[:, 0] + by_row[:, 1] * share[:, 1]
-    share = on_device(columns[1])[:, :, None, :, None]
+    share = column_share[:, :, None, :, None]
     wide = column_index[:, :, None, :, None].expand(n, 2, out, out, 3)
     left, right = (lines.gather(2, wide[:, side]) for side in (0, 1))
     return left * share[:, 0] + right * share[:, 1]

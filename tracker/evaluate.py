@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from rich import box
 from rich.table import Table
 
 from configs import strict
@@ -57,6 +58,7 @@ __all__ = [
 
 SUMMARY = "evaluation.json"
 SHOWN_FAILURES = 20
+NAME_WIDTH = 14
 
 
 class EvaluationError(SiamstreamError):
@@ -361,7 +363,7 @@ def facts(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-_COLUMNS = ("AUC", "precision", "norm. prec.", "AO", "SR .5", "SR .75", "fps")
+_COLUMNS = ("AUC", "prec.", "norm. p.", "AO", "SR .5", "SR .75", "fps")
 
 
 def _row(score: Score, speed: float | None) -> list[str]:
@@ -385,7 +387,8 @@ def tables(evaluation: Evaluation, per_sequence: bool) -> list[Table]:
 
 
 def _table(first: str, title: str) -> Table:
-    table = Table(first, title=title)
+    table = Table(title=title, box=box.SIMPLE_HEAD)
+    table.add_column(first, overflow="fold", min_width=NAME_WIDTH)
     for column in _COLUMNS:
         table.add_column(column, justify="right")
     return table

@@ -8,6 +8,7 @@ one crop on the device, one pass of the network, and one copy of a few numbers b
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -19,13 +20,37 @@ from shards.errors import SiamstreamError
 from shards.geometry import Float, Grid, boxes_to_regions, crop_region
 from tracker.anchors import SEARCH_PX
 from tracker.crop import frame_crops
-from tracker.models import SPM
-from tracker.rules import MatchConfig, TrackConfig, box_window, choose_match
+from tracker.labels import decode
+from tracker.models import TrackerModel
+from tracker.rules import (
+    SCALES,
+    MatchConfig,
+    ScaleConfig,
+    TrackConfig,
+    box_window,
+    cell_window,
+    choose_match,
+    choose_scale,
+    map_window,
+    scale_peak,
+    scale_regions,
+)
+from tracker.siamfc import SiamFC
+from tracker.siamrpn import SiamRPN
+from tracker.spm import SPM
 
-__all__ = ["Followed", "Picture", "Tracker", "TrackingError", "check_start", "make_tracker"]
+__all__ = [
+    "Followed",
+    "Picture",
+    "Tracker",
+    "TrackingError",
+    "check_start",
+    "make_tracker",
+    "torch_device",
+]
 
 Picture = npt.NDArray[np.uint8]
-Search = Callable[[Tensor], Tensor]  # crop (1,3,255,255) -> what is copied back
+Search = Callable[[Tensor], Tensor]  # crops (N,3,255,255) -> what is copied back
 
 
 class TrackingError(SiamstreamError):
@@ -56,7 +81,10 @@ class Tracker(Protocol):
 
 
 def make_tracker(
-    model: SPM, *, device: torch.device | str = "cpu", config: TrackConfig | None = None
+    model: TrackerModel,
+    *,
+    device: torch.device | str = "cpu",
+    config: TrackConfig | None = None,
 ) -> Tracker:
     """Tracker by the rule of a model.
 
@@ -72,7 +100,13 @@ def make_tracker(
     """
     model.to(device).eval()
     config = model.config.track if config is None else config
-    return MatchTracker(model, device, config.match)
+    match model:
+        case SPM():
+            return MatchTracker(model, device, config.match, partial(_spm_search, model))
+        case SiamRPN():
+            return MatchTracker(model, device, config.match, partial(_siamrpn_search, model))
+        case SiamFC():
+            return ScaleTracker(model, device, config.scale)
 
 
 def check_start(box: Float, frame_hw: tuple[int, int]) -> None:
@@ -98,6 +132,20 @@ def check_start(box: Float, frame_hw: tuple[int, int]) -> None:
         raise TrackingError(f"{shown}: outside the first frame of {width}x{height} pixels")
 
 
+def torch_device(name: str) -> torch.device:
+    """Device by the name of an option: ``auto`` is CUDA where there is a GPU, else the CPU.
+
+    Raises
+    ------
+    TrackingError : if CUDA is asked for and there is none
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise TrackingError(f"device {name}: no CUDA device here; use auto or cpu")
+    return torch.device(name)
+
+
 class MatchTracker:
     """Rule of SPM and SiamRPN, see `tracker.rules`.
 
@@ -106,11 +154,21 @@ class MatchTracker:
     model : in evaluation mode, on the device
     device : of the model
     config : settings
+    prepare : makes the search of one video from the crop of the template, the start box in it, and
+        the settings
     """
 
-    def __init__(self, model: SPM, device: torch.device | str, config: MatchConfig) -> None:
-        self._model, self._device, self._config = model, device, config
+    def __init__(
+        self,
+        model: SPM | SiamRPN,
+        device: torch.device | str,
+        config: MatchConfig,
+        prepare: Callable[[Tensor, Tensor, MatchConfig], Search],
+    ) -> None:
+        self._device, self._config, self._prepare = device, config, prepare
         self._grid: Grid = model.config.grid
+        # SiamRPN weighs an anchor's cell, SPM the middle of the box that came out.
+        self._cells = cell_window() if isinstance(model, SiamRPN) else None
         self._search: Search | None = None
         self._box: Float = np.zeros(4)
 
@@ -122,9 +180,7 @@ class MatchTracker:
         region = crop_region(self._box, SEARCH_PX)
         crop = frame_crops(frame, region[None], self._grid, self._device)
         inner = torch.from_numpy(boxes_to_regions(self._box, region, SEARCH_PX)[None])
-        self._search = _spm_search(
-            self._model, crop, inner.to(self._device, torch.float32), self._config
-        )
+        self._search = self._prepare(crop, inner.to(self._device, torch.float32), self._config)
 
     @torch.inference_mode()
     def step(self, frame: Picture) -> Followed:
@@ -138,7 +194,7 @@ class MatchTracker:
         choice = choose_match(
             boxes,
             scores,
-            box_window(boxes, self._grid),
+            box_window(boxes, self._grid) if self._cells is None else self._cells,
             region=region,
             last=self._box,
             frame_hw=frame.shape[:2],
@@ -167,6 +223,83 @@ def _spm_search(model: SPM, template: Tensor, box: Tensor, config: MatchConfig) 
         return torch.cat([boxes, score[..., None], proposals.valid[..., None]], dim=-1)[0]
 
     return search
+
+
+def _siamrpn_search(
+    model: SiamRPN,
+    template: Tensor,
+    box: Tensor,  # noqa: ARG001 (the middle of the crop is what is looked for)
+    config: MatchConfig,  # noqa: ARG001
+) -> Search:
+    """SiamRPN's candidates for a template: the boxes of all anchors, without suppression.
+
+    The result of the function is (1445,6) float32, in the layout of `_spm_search`.
+    """
+    kernels = model.kernels(model.features(template))
+
+    def search(crop: Tensor) -> Tensor:
+        maps = model.coarse(kernels, model.features(crop))
+        boxes = decode(model.anchors, maps.deltas)
+        score = maps.logits.float().softmax(dim=-1)[..., 1:]
+        return torch.cat([boxes, score, torch.ones_like(score)], dim=-1)[0]
+
+    return search
+
+
+class ScaleTracker:
+    """Rule of SiamFC, see `tracker.rules`: three crops a frame, one batch.
+
+    Parameters
+    ----------
+    model : in evaluation mode, on the device
+    device : of the model
+    config : settings
+    """
+
+    def __init__(self, model: SiamFC, device: torch.device | str, config: ScaleConfig) -> None:
+        self._model, self._device, self._config = model, device, config
+        self._grid: Grid = model.config.grid
+        self._window = map_window(config.upsample).to(device)
+        self._search: Search | None = None
+        self._box: Float = np.zeros(4)
+        self._start_size: Float = np.zeros(2)
+
+    @torch.inference_mode()
+    def start(self, frame: Picture, box: Float) -> None:
+        """Begin; see `Tracker`. Raises TrackingError as `check_start` does."""
+        check_start(box, frame.shape[:2])
+        self._box = np.array(box, np.float64)
+        self._start_size = self._box[2:] - self._box[:2]
+        region = crop_region(self._box, SEARCH_PX)
+        crop = frame_crops(frame, region[None], self._grid, self._device)
+        model = self._model
+        # One template for the crops of all scales.
+        kernels = model.kernels(model.features(crop)).expand(len(SCALES), -1, -1, -1)
+
+        def search(crops: Tensor) -> Tensor:
+            responses = model.response(kernels, model.features(crops))
+            return scale_peak(responses, self._window, self._config)
+
+        self._search = search
+
+    @torch.inference_mode()
+    def step(self, frame: Picture) -> Followed:
+        """Find the object in the next frame; raises TrackingError if the network fails."""
+        search = _started(self._search)
+        regions = scale_regions(self._box, self._config.step)
+        crops = frame_crops(frame, regions, self._grid, self._device)
+        index, row, column, score = _on_host(search(crops)).tolist()
+        region = regions[int(index)]
+        self._box = choose_scale(
+            (column, row),
+            SCALES[int(index)],
+            region=region,
+            last=self._box,
+            start_size=self._start_size,
+            grid=self._grid,
+            config=self._config,
+        )
+        return Followed(self._box.copy(), score)
 
 
 def _started(search: Search | None) -> Search:

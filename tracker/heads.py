@@ -19,15 +19,18 @@ from tracker.roi import BINS
 
 __all__ = [
     "ANCHORS_A_CELL",
+    "CHANNELS",
     "CoarseFusion",
     "CoarseHead",
     "CoarseMaps",
     "FineFusion",
     "FineHead",
     "centre_cells",
+    "coarse_maps",
     "correlate",
 ]
 
+CHANNELS = 256  # of the correlation, the relation and the hidden layers, at width 1
 ANCHORS_A_CELL = 5
 TEMPLATE_CELLS, SEARCH_CELLS = 6, 22
 CLASSES = 2
@@ -76,6 +79,13 @@ def correlate(search: Tensor, kernels: Tensor) -> Tensor:
     return out.view(b, o, *out.shape[2:])
 
 
+def coarse_maps(cls: Tensor, reg: Tensor) -> CoarseMaps:
+    """Maps by anchor: (B,10,17,17) and (B,20,17,17) -> logits (B,1445,2) and deltas (B,1445,4)."""
+    logits = cls.permute(0, 2, 3, 1).reshape(len(cls), -1, CLASSES)
+    deltas = reg.permute(0, 2, 3, 1).reshape(len(reg), -1, 4)
+    return CoarseMaps(logits, deltas)
+
+
 class CoarseFusion(nn.Module):
     """Up-channel correlation of SiamRPN (Li et al., CVPR 2018), one pair of convolutions a branch.
 
@@ -92,7 +102,7 @@ class CoarseFusion(nn.Module):
         )
         self.x_conv = nn.ModuleList(nn.Conv2d(inputs, channels, 3) for _ in BRANCHES)
 
-    def kernels(self, template: Tensor) -> tuple[Tensor, Tensor]:
+    def kernels(self, template: Tensor) -> tuple[Tensor, ...]:
         """Filters of templates.
 
         Parameters
@@ -110,7 +120,7 @@ class CoarseFusion(nn.Module):
         )
         return cls, reg
 
-    def forward(self, kernels: tuple[Tensor, Tensor], search: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, kernels: tuple[Tensor, ...], search: Tensor) -> tuple[Tensor, ...]:
         """Correlate.
 
         Parameters
@@ -140,9 +150,7 @@ class CoarseHead(nn.Module):
 
     def forward(self, cls: Tensor, reg: Tensor) -> CoarseMaps:
         """(B,10,17,17) and (B,20,17,17) -> logits (B,1445,2) and deltas (B,1445,4)."""
-        logits = self.cls_convs(cls).permute(0, 2, 3, 1).reshape(len(cls), -1, CLASSES)
-        deltas = self.reg_convs(reg).permute(0, 2, 3, 1).reshape(len(reg), -1, 4)
-        return CoarseMaps(logits, deltas)
+        return coarse_maps(self.cls_convs(cls), self.reg_convs(reg))
 
 
 class FineFusion(nn.Module):

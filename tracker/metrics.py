@@ -275,7 +275,8 @@ def total(scores: Sequence[Score], by: Rules) -> Score:
     weight /= weight.sum()
 
     def mean(values: list[tuple[float, ...]]) -> tuple[float, ...]:
-        return tuple((weight @ np.array(values)).tolist())
+        # no matrix product: its last digits depend on the number of threads
+        return tuple((weight[:, None] * np.array(values)).sum(axis=0).tolist())
 
     plain = mean([(s.auc, s.precision, s.norm_precision, s.ao, s.sr50, s.sr75) for s in counted])
     auc, precision, norm_precision, ao, sr50, sr75 = plain

@@ -20,8 +20,10 @@ from torch import Tensor
 from configs import strict
 from shards.errors import ConfigError, MismatchError, SiamstreamError
 from tracker import weights
-from tracker.files import FORMAT, Header, file_sha256, read_header, run_config, save_model
-from tracker.models import ModelConfig, build
+from tracker.config import ModelConfig
+from tracker.files import file_sha256, save_model
+from tracker.header import FORMAT, Header, read_header, run_config
+from tracker.models import build
 
 __all__ = ["MODELS", "Converted", "convert", "recognise"]
 
@@ -186,12 +188,7 @@ def _exact(
         listed = weights.listed([f"{k} ({state[k].dtype})" for k in strange])
         raise weights.WeightsError(f"{path}: not plain numbers of the expected kind: {listed}")
     cast = {k: t.detach().to(own[k].dtype) for k, t in state.items()}
-    wrong = [k for k, t in cast.items() if not t.isfinite().all()]
-    if wrong:
-        raise weights.WeightsError(
-            f"{path}: NaN or infinite numbers in {weights.listed(wrong)}; it diverged, or the "
-            "file is damaged: take another epoch's, or copy it again"
-        )
+    weights.check_finite(cast, str(path))
     kinds = Counter(t.dtype for k, t in state.items() if t.dtype != own[k].dtype)
     notes = [
         f"{count} tensors were {str(kind).removeprefix('torch.')} and are float32 now"

@@ -16,7 +16,14 @@ import torch.nn.functional as F
 from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor
 
-from shards.geometry import Float, Grid, anchor_origin, boxes_from_regions, context_side
+from shards.geometry import (
+    Float,
+    Grid,
+    anchor_origin,
+    boxes_from_regions,
+    context_side,
+    crop_region,
+)
 from tracker.anchors import CELLS, SEARCH_PX, STRIDE_PX
 from tracker.heads import ANCHORS_A_CELL
 from tracker.proposals import ProposalConfig
@@ -31,11 +38,13 @@ __all__ = [
     "cell_window",
     "change",
     "choose_match",
+    "choose_scale",
     "clamp",
     "map_step_px",
     "map_window",
     "penalty",
     "scale_peak",
+    "scale_regions",
     "scaled",
     "smooth",
 ]
@@ -247,7 +256,8 @@ def scale_peak(responses: Tensor, window: Tensor, config: ScaleConfig) -> Tensor
     maps = F.interpolate(responses[None].float(), size=(n, n), mode="bicubic", align_corners=True)[
         0
     ]
-    factor = torch.tensor([config.penalty ** abs(s) for s in SCALES], device=maps.device)
+    factor = torch.tensor([config.penalty ** abs(s) for s in SCALES])
+    factor = factor.to(maps.device, non_blocking=True)
     peaks = maps.amax(dim=(1, 2))
     scale = (peaks * factor).argmax()
     chosen = maps.index_select(0, scale[None])[0]
@@ -256,6 +266,19 @@ def scale_peak(responses: Tensor, window: Tensor, config: ScaleConfig) -> Tensor
     place = ((1 - config.window) * chosen + config.window * window).argmax()
     probability = peaks.index_select(0, scale[None])[0].sigmoid()
     return torch.stack([scale.float(), (place // n).float(), (place % n).float(), probability])
+
+
+def scale_regions(last: Float, step: float) -> Float:
+    """Regions of SiamFC's crops: that of the last box, a step smaller, itself, a step larger.
+
+    Returns
+    -------
+    (3,4) float64 xyxy, frame pixels, in the order of `SCALES`
+    """
+    region = crop_region(last, SEARCH_PX)
+    centre, half = (region[:2] + region[2:]) / 2, (region[2:] - region[:2]) / 2
+    factor = step ** np.array(SCALES, np.float64)[:, None]
+    return np.concatenate([centre - half * factor, centre + half * factor], axis=-1)
 
 
 def map_step_px(upsample: int, grid: Grid) -> float:
@@ -285,3 +308,36 @@ def scaled(last: Float, start: Float, scale: int, config: ScaleConfig) -> Float:
     """
     size = last * (1 + config.inter_rate * (config.step**scale - 1))
     return np.asarray(np.clip(size, config.min_size * start, config.max_size * start))
+
+
+def choose_scale(
+    peak: tuple[float, float],
+    scale: int,
+    *,
+    region: Float,
+    last: Float,
+    start_size: Float,
+    grid: Grid,
+    config: ScaleConfig,
+) -> Float:
+    """Box of SiamFC from the peak of its map. It keeps its shape, and may leave the frame.
+
+    Parameters
+    ----------
+    peak : column and row in the enlarged map of 17 * upsample samples a side
+    scale : of `SCALES`, the one whose map it is
+    region : (4,) xyxy that this scale's crop shows, frame pixels
+    last : (4,) xyxy, the box of the frame before
+    start_size : (2,) width and height in the first frame
+    grid : says how far apart samples are, see `map_step_px`
+    config : the settings
+
+    Returns
+    -------
+    (4,) float64 xyxy, frame pixels
+    """
+    middle = (CELLS * config.upsample - 1) / 2
+    frame_px = map_step_px(config.upsample, grid) * (region[2] - region[0]) / SEARCH_PX
+    centre = (last[:2] + last[2:]) / 2 + (np.array(peak) - middle) * frame_px
+    half = scaled(last[2:] - last[:2], start_size, scale, config) / 2
+    return np.concatenate([centre - half, centre + half])

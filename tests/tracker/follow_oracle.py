@@ -120,3 +120,81 @@ def spm_step(model, start: tuple[np.ndarray, Box], frame: np.ndarray, last: Box)
             window *= 0.5 - 0.5 * math.cos(2 * 3.1415 * d)
         candidates.append((box, score, window))
     return match(candidates, region, last, frame, config)
+
+
+def siamrpn_step(model, start: tuple[np.ndarray, Box], frame: np.ndarray, last: Box):
+    """Box and score of SiamRPN in a frame."""
+    config, grid = model.config.track.match, model.config.grid
+    z, _ = crop(*start, grid)
+    x, region = crop(frame, last, grid)
+    maps = model.coarse(model.kernels(model.features(z)), model.features(x))
+    logits, deltas = maps.logits[0].tolist(), maps.deltas[0].tolist()
+    hann = [0.5 - 0.5 * math.cos(2 * math.pi * k / 16) for k in range(17)]
+    candidates = []
+    for row in range(17):
+        for column in range(17):
+            for shape in range(5):
+                k = (row * 17 + column) * 5 + shape
+                box = oracle.decode(model.anchors[k].tolist(), deltas[k], 1.0)
+                candidates.append((box, softmax_1(logits[k]), hann[row] * hann[column]))
+    return match(candidates, region, last, frame, config)
+
+
+def cubic_rows(cells: int, samples: int) -> np.ndarray:
+    """(samples, cells) weights of cubic convolution, a = -3/4, the outer samples on outer cells."""
+    a, weights = -0.75, np.zeros((samples, cells))
+    for i in range(samples):
+        at = i * (cells - 1) / (samples - 1)
+        low = math.floor(at)
+        for k in range(low - 1, low + 3):
+            d = abs(at - k)
+            if d <= 1:
+                w = (a + 2) * d**3 - (a + 3) * d**2 + 1
+            elif d < 2:
+                w = a * d**3 - 5 * a * d**2 + 8 * a * d - 4 * a
+            else:
+                w = 0.0
+            weights[i, min(max(k, 0), cells - 1)] += w
+    return weights
+
+
+def siamfc_step(
+    model, start: tuple[np.ndarray, Box], frame: np.ndarray, last: Box
+) -> tuple[list[float], float]:
+    """Box and score of SiamFC in a frame."""
+    config, grid = model.config.track.scale, model.config.grid
+    z, _ = crop(*start, grid)
+    kernels = model.kernels(model.features(z))
+    rows = cubic_rows(17, 17 * config.upsample)
+    n = len(rows)
+    best = None
+    for s in (-1, 0, 1):
+        x, region = crop(frame, last, grid, config.step**s)
+        logits = model.response(kernels, model.features(x))[0].double().numpy()
+        large = rows @ logits @ rows.T
+        value = large.max() * config.penalty ** abs(s)
+        if best is None or value > best[0]:
+            best = (value, s, large, region)
+    _, s, large, region = best
+    seen[f"scale {s}"] += 1
+    score = 1 / (1 + math.exp(-large.max()))
+    large = (large - large.min()) / (large - large.min()).sum()
+    hann = np.array([0.5 - 0.5 * math.cos(2 * math.pi * k / (n - 1)) for k in range(n)])
+    window = np.outer(hann, hann) / np.outer(hann, hann).sum()
+    mixed = (1 - config.window) * large + config.window * window
+    row, column = divmod(int(mixed.argmax()), n)
+    px = (region[2] - region[0]) / 255 * 8 / config.upsample
+    if grid == "edge":
+        px *= 16 * config.upsample / (n - 1)
+    cx = (last[0] + last[2]) / 2 + (column - (n - 1) / 2) * px
+    cy = (last[1] + last[3]) / 2 + (row - (n - 1) / 2) * px
+    sides = []
+    for i in (0, 1):
+        first = start[1][2 + i] - start[1][i]
+        side = last[2 + i] - last[i]
+        if s:
+            side *= 1 + config.inter_rate * (config.step**s - 1)
+        seen["limited"] += not config.min_size * first <= side <= config.max_size * first
+        sides.append(min(max(side, config.min_size * first), config.max_size * first))
+    w, h = sides
+    return [cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2], score

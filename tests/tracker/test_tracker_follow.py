@@ -7,7 +7,7 @@ from shards.rng import uniforms
 from tracker.follow import TrackingError, make_tracker
 from tracker.models import ModelConfig, build
 from tracker.proposals import ProposalConfig
-from tracker.rules import MatchConfig, TrackConfig
+from tracker.rules import MatchConfig, ScaleConfig, TrackConfig
 
 STARTS = {
     "inside": ([140, 90, 180, 140], "moved"),
@@ -29,9 +29,13 @@ def video(frames: int = 4, height: int = 240, width: int = 320) -> list[np.ndarr
     return out
 
 
-def config(grid: str = "corner", **changed) -> ModelConfig:
-    match = MatchConfig(**changed)
-    return ModelConfig(init="random", width=0.05, seed=5, grid=grid, track=TrackConfig(match=match))
+def config(grid: str = "corner", name: str = "spm_alexnet", **changed) -> ModelConfig:
+    """Narrow model; the settings are those of its rule."""
+    if name.startswith("siamfc"):
+        track = TrackConfig(scale=ScaleConfig(**changed))
+    else:
+        track = TrackConfig(match=MatchConfig(**changed))
+    return ModelConfig(name=name, init="random", width=0.05, seed=5, grid=grid, track=track)
 
 
 def one_by_one(model, slow, start: list[float]) -> None:
@@ -68,6 +72,44 @@ def test_a_step_of_spm_is_that_of_the_slow_form(grid, start, branch):
 )
 def test_a_step_of_spm_is_that_of_the_slow_form_under_other_settings(changed, branch):
     one_by_one(build(config(**changed)), oracle.spm_step, STARTS["inside"][0])
+    assert oracle.seen[branch] > 0
+
+
+@pytest.mark.parametrize(("start", "branch"), STARTS.values(), ids=STARTS)
+@pytest.mark.parametrize(
+    ("grid", "name"), [("corner", "siamrpn_alexnet"), ("edge", "siamrpn_alexnet_dw")]
+)
+def test_a_step_of_siamrpn_is_that_of_the_slow_form(grid, name, start, branch):
+    one_by_one(build(config(grid, name)), oracle.siamrpn_step, start)
+    assert oracle.seen["moved"] > 0
+    if branch in ("enlarged", "cut"):
+        assert oracle.seen[branch] > 0
+
+
+def test_below_the_least_score_siamrpn_keeps_the_last_box():
+    model = build(config("edge", "siamrpn_alexnet", min_score=0.6))
+    one_by_one(model, oracle.siamrpn_step, STARTS["inside"][0])
+    assert oracle.seen["kept"] > 0
+
+
+@pytest.mark.parametrize("start", [box for box, _ in STARTS.values()], ids=STARTS)
+@pytest.mark.parametrize("grid", ["corner", "edge"])
+def test_a_step_of_siamfc_is_that_of_the_slow_form(grid, start):
+    one_by_one(build(config(grid, "siamfc_alexnet")), oracle.siamfc_step, start)
+
+
+@pytest.mark.parametrize(
+    ("changed", "branch"),
+    [
+        ({"penalty": 0.5}, "scale 0"),
+        ({"step": 1.5, "min_size": 0.95, "max_size": 1.05}, "limited"),
+        ({"upsample": 4, "window": 0.6}, "scale 0"),
+    ],
+)
+def test_a_step_of_siamfc_is_that_of_the_slow_form_under_other_settings(changed, branch):
+    one_by_one(
+        build(config("edge", "siamfc_alexnet", **changed)), oracle.siamfc_step, STARTS["inside"][0]
+    )
     assert oracle.seen[branch] > 0
 
 
@@ -129,3 +171,19 @@ def test_weights_that_are_not_finite_are_named_as_the_cause():
 def test_a_step_needs_a_start():
     with pytest.raises(RuntimeError, match="start"):
         make_tracker(build(config())).step(video()[0])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["spm_alexnet", "spm_r18c4", "siamrpn_alexnet", "siamfc_alexnet"])
+def test_a_step_on_a_gpu_is_that_on_the_cpu(name):
+    model, frames = build(config("edge", name)), video()
+    start = np.array(STARTS["inside"][0], np.float64)
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        tracker = make_tracker(model)
+        tracker.start(frames[0], start)
+        want = tracker.step(frames[1])
+        tracker = make_tracker(model, device="cuda")
+        tracker.start(frames[0], start)
+        got = tracker.step(frames[1])
+        assert got.box.tolist() == pytest.approx(want.box.tolist(), abs=0.05)
+        assert got.score == pytest.approx(want.score, abs=1e-3)

@@ -4,9 +4,11 @@ import pytest
 import torch
 import tracker_oracle as oracle
 
+from tracker.backbones import narrow
 from tracker.labels import iou
-from tracker.models import SPM, ModelConfig, build, initialise, narrow
+from tracker.models import ModelConfig, build, initialise
 from tracker.proposals import ProposalConfig
+from tracker.spm import SPM
 
 SMALL = ModelConfig(init="random", width=0.0625)
 

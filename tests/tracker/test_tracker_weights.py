@@ -1,12 +1,11 @@
 import contextlib
+import dataclasses
 import hashlib
-import http.server
 import io
 import math
 import os
 import pickle
 import tempfile
-import threading
 from pathlib import Path
 
 import pytest
@@ -15,11 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from tracker import weights
-from tracker.backbones import ALEXNET_IMAGENET, AlexNet, Pretrained
+from tracker import imagenet, weights
+from tracker.backbones import AlexNet, Pretrained
 from tracker.models import ModelConfig, build, initialise
 
 WIDTH = 0.0625
+ALEXNET = AlexNet.pretrained
+NAMES = {
+    f"features.{theirs}.{kind}": f"conv{ours}.conv.{kind}"
+    for theirs, ours in ((0, 1), (3, 2), (6, 3), (8, 4), (10, 5))
+    for kind in ("weight", "bias")
+}
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +37,7 @@ def no_network(tmp_path, monkeypatch):
 
 
 def published(url: str) -> Pretrained:
-    return Pretrained(label="alexnet", url=url, names=ALEXNET_IMAGENET.names)
+    return dataclasses.replace(ALEXNET, url=url)
 
 
 def imagenet_state(seed: int = 1, width: float = 1.0) -> dict[str, torch.Tensor]:
@@ -40,7 +45,7 @@ def imagenet_state(seed: int = 1, width: float = 1.0) -> dict[str, torch.Tensor]
     model = AlexNet() if width == 1 else build(ModelConfig(width=width)).z_net
     weights.randomise(model, seed)
     own = model.state_dict()
-    state = {theirs: own[ours] for theirs, ours in ALEXNET_IMAGENET.names.items()}
+    state = {theirs: own[ours] for theirs, ours in NAMES.items()}
     return {**state, "classifier.1.weight": torch.zeros(4, 4), "classifier.1.bias": torch.zeros(4)}
 
 
@@ -68,10 +73,9 @@ def test_random_weights_are_xavier_uniform_with_zero_biases():
 @pytest.mark.parametrize("form", ["torchvision.pth", "ours.pth", "ours.safetensors", "prefixed.pt"])
 def test_auto_takes_the_file_in_the_folder(tmp_path, full, form):
     state = imagenet_state()
-    names = ALEXNET_IMAGENET.names
     if not form.startswith("torchvision"):
         lead = "z_net." if form.startswith("prefixed") else ""
-        state = {lead + names[k]: v for k, v in state.items() if k in names}
+        state = {lead + NAMES[k]: v for k, v in state.items() if k in NAMES}
     path = tmp_path / f"alexnet-{form}"
     if form.endswith("safetensors"):
         save_file(state, path)
@@ -81,7 +85,7 @@ def test_auto_takes_the_file_in_the_folder(tmp_path, full, form):
     assert report.warning is None
     assert str(path) in report.source
     want = imagenet_state()
-    for theirs, ours in names.items():
+    for theirs, ours in NAMES.items():
         assert torch.equal(full.z_net.state_dict()[ours], want[theirs])
     assert torch.equal(full.fm_head.cls_fc.weight, build(ModelConfig()).fm_head.cls_fc.weight)
 
@@ -146,7 +150,7 @@ def test_a_path_may_hold_the_backbone_alone(tmp_path):
     torch.save(state, path)
     cfg = config(tmp_path, str(path), width=WIDTH)
     model = build(cfg)
-    assert initialise(model, cfg).source == f"backbone, {path}"
+    assert initialise(model, cfg).source == f"backbone, {path} (without its classifier)"
     assert torch.equal(model.z_net.conv3.conv.weight, state["features.6.weight"])
 
 
@@ -225,13 +229,13 @@ def test_an_imagenet_file_is_held_to_the_hash_in_its_name(tmp_path):
     torch.save(imagenet_state(1, WIDTH), path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     right = path.rename(tmp_path / f"alexnet-{digest}.pth")
-    assert weights.imagenet_file(AlexNet.pretrained, tmp_path) == right
+    assert imagenet.imagenet_file(AlexNet.pretrained, tmp_path) == right
     # A damaged file that is there is an error, never passed over in silence.
     wrong = right.rename(tmp_path / "alexnet-0000000a.pth")
     with pytest.raises(weights.WeightsError, match="damaged, its SHA-256 begins"):
         initialise(build(config(tmp_path)), config(tmp_path))
     dated = wrong.rename(tmp_path / "alexnet-20251122.pth")
-    assert weights.imagenet_file(AlexNet.pretrained, tmp_path) == dated
+    assert imagenet.imagenet_file(AlexNet.pretrained, tmp_path) == dated
 
 
 def test_a_misspelt_init_names_what_it_may_be(tmp_path):
@@ -241,71 +245,10 @@ def test_a_misspelt_init_names_what_it_may_be(tmp_path):
 
 
 def test_missing_and_misshapen_backbone_tensors_are_listed(tmp_path):
-    backbone = AlexNet((8, 8, 8, 8, 8))
+    backbone = AlexNet(0.01)
     state = imagenet_state(1, WIDTH)
     del state["features.3.bias"]
     with pytest.raises(
         weights.WeightsError, match=r"missing: conv2.conv.bias; misshapen: .*instead of"
     ):
-        weights.load_backbone(backbone, state, "x.pth")
-
-
-@pytest.fixture
-def server(tmp_path):
-    """Serve a file, half of one, a stall, or 404, over real HTTP on this machine."""
-    content = b"weights" * 1000
-    digest = hashlib.sha256(content).hexdigest()[:8]
-    release = threading.Event()
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            if "gone" in self.path:
-                self.send_error(404)
-                return
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            half = "half" in self.path or "stall" in self.path
-            self.wfile.write(content[: len(content) // 2] if half else content)
-            self.wfile.flush()
-            if "stall" in self.path:
-                release.wait(20)
-
-        def log_message(self, *args):
-            pass
-
-    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=httpd.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{httpd.server_port}", digest, content
-    release.set()
-    httpd.shutdown()
-    httpd.server_close()
-    thread.join()
-
-
-def test_a_download_is_checked_kept_and_not_repeated(server, tmp_path):
-    address, digest, content = server
-    path = weights.fetch(published(f"{address}/alexnet-{digest}.pth"))
-    assert path == tmp_path / "torch_home" / "hub" / "checkpoints" / f"alexnet-{digest}.pth"
-    assert path.read_bytes() == content
-    assert weights.fetch(published(f"http://127.0.0.1:1/alexnet-{digest}.pth")) == path
-
-
-@pytest.mark.parametrize("fault", ["half", "stall", "gone", "other", "refused"])
-def test_a_download_that_fails_is_known_and_leaves_nothing(server, tmp_path, fault):
-    address, digest, _ = server
-    url = f"{address}/{fault}/alexnet-{digest}.pth"
-    if fault == "other":
-        url = f"{address}/alexnet-0000000a.pth"
-    if fault == "refused":
-        url = "http://127.0.0.1:1/alexnet-0000000a.pth"
-    with pytest.raises(weights.UnavailableWeights, match="could not be fetched"):
-        weights.fetch(published(url), stall_s=0.3)
-    assert not [p for p in (tmp_path / "torch_home").rglob("*") if p.is_file()]
-
-
-def test_a_download_that_drips_ends_at_its_limit(server):
-    address, digest, _ = server
-    with pytest.raises(weights.UnavailableWeights, match="not complete"):
-        weights.fetch(published(f"{address}/alexnet-{digest}.pth"), limit_s=-1)
+        imagenet.load_backbone(backbone, state, "x.pth")

@@ -89,7 +89,7 @@ def test_a_full_disk_is_a_known_error_and_loses_nothing(tmp_path, monkeypatch):
     assert read(tmp_path / "a.pth")["meta"]["step"] == 1
 
 
-@pytest.mark.parametrize("damage", ["empty", "short", "flipped", "text"])
+@pytest.mark.parametrize("damage", ["empty", "short", "flipped", "one bit of a tensor", "text"])
 def test_damage_is_a_known_error(tmp_path, damage):
     path = tmp_path / "a.pth"
     write(path, state(1))
@@ -100,6 +100,8 @@ def test_damage_is_a_known_error(tmp_path, damage):
         data = data[: len(data) // 2]
     elif damage == "flipped":
         data[100:200] = bytes(100)
+    elif damage == "one bit of a tensor":
+        data[data.index(state(1)["state_dict"]["w"].numpy().tobytes()) + 1002] ^= 1
     else:
         data = b"not a checkpoint"
     path.write_bytes(data)

@@ -68,8 +68,9 @@ def test_weights_decay_and_biases_do_not():
     }
     assert named_groups(Net(), "heads") == heads
     everything = named_groups(Net(), "all")
-    assert everything[1e-4] == ["z_net.0.weight", "z_net.1.weight", *heads[1e-4]]
-    assert everything[0.0] == ["score_bias", "z_net.0.bias", "z_net.1.bias", *heads[0.0][1:]]
+    assert everything[1e-4] == ["z_net.0.weight", *heads[1e-4]]
+    norm = ["z_net.1.weight", "z_net.1.bias"]  # of a batch normalisation: the scale counts as bias
+    assert everything[0.0] == ["score_bias", "z_net.0.bias", *norm, *heads[0.0][1:]]
 
 
 def test_names_of_a_wrapped_model_mean_the_same():
@@ -85,3 +86,21 @@ def test_the_optimiser_is_plain_sgd():
     assert [group["momentum"] for group in optimizer.param_groups] == [0.9, 0.9]
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.5, 0.0]
     assert not any(group["nesterov"] or group["dampening"] for group in optimizer.param_groups)
+
+
+def test_adamw_decays_weights_apart_from_the_gradient():
+    model = nn.Linear(1, 1)
+    nn.init.constant_(model.weight, 2.0)
+    nn.init.constant_(model.bias, 1.0)
+    config = TrainConfig(optimizer="adamw", lr=0.1, weight_decay=0.5)
+    optimizer = make_optimizer(model, config, "all")
+    (3 * model.weight.sum() + 5 * model.bias.sum()).backward()
+    optimizer.step()
+    # the first step moves by lr whatever the gradient's size; the weight also shrinks by lr * decay
+    assert model.weight.item() == pytest.approx(2.0 * (1 - 0.1 * 0.5) - 0.1, abs=1e-6)
+    assert model.bias.item() == pytest.approx(1.0 - 0.1, abs=1e-6)
+
+
+def test_adamw_takes_no_momentum():
+    with pytest.raises(ValueError, match="momentum"):
+        TrainConfig(optimizer="adamw", momentum=0.9)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import pickle
 import re
 import time
 import warnings
@@ -21,6 +20,7 @@ import torch
 
 from configs import strict
 from shards.errors import MismatchError, SiamstreamError
+from tracker import weights
 
 __all__ = [
     "CheckpointError",
@@ -36,19 +36,6 @@ __all__ = [
 
 FORMAT = 1
 KEYS = ("meta", "state_dict", "stepper", "loader", "ranks")
-# What torch's reader raises on files that are cut short or altered.
-UNREADABLE = (
-    pickle.UnpicklingError,
-    RuntimeError,
-    OSError,
-    EOFError,
-    ValueError,
-    KeyError,
-    IndexError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-)
 
 
 class CheckpointError(SiamstreamError):
@@ -95,10 +82,11 @@ def read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint")
     try:
+        weights.check_zip(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what torch guesses about a damaged file
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except UNREADABLE as error:
+    except weights.UNREADABLE as error:
         raise CheckpointError(
             f"{path}: damaged, or not a checkpoint ({type(error).__name__}); delete it and start "
             "again from the one before"

@@ -21,8 +21,9 @@ class TrainConfig:
     ----------
     epochs : of ``data.pairs_per_epoch`` pairs each
     batch_size : pairs of one step, all processes together
+    optimizer : ``sgd`` as published, or ``adamw`` (Loshchilov and Hutter 2019), its betas torch's
     lr : learning rate after the warm-up
-    momentum : of SGD
+    momentum : of SGD; AdamW has none
     weight_decay : of weights; biases have none
     warmup_steps : over which the rate grows linearly; 0: no warm-up
     warmup_divisor : the first step's rate is `lr` / this
@@ -41,6 +42,7 @@ class TrainConfig:
 
     epochs: Annotated[int, Ge(1)] = 50
     batch_size: Annotated[int, Ge(1)] = 32
+    optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: Annotated[float, Gt(0), Le(100)] = 0.01
     momentum: Annotated[float, Ge(0), Lt(1)] = 0.0
     weight_decay: Annotated[float, Ge(0), Le(1)] = 1e-4
@@ -59,5 +61,9 @@ class TrainConfig:
     log_every: Annotated[int, Ge(1)] = 10
 
     def __post_init__(self) -> None:
+        if self.optimizer == "adamw" and self.momentum:
+            raise ValueError(
+                f"momentum {self.momentum} belongs to SGD; optimizer 'adamw' takes momentum 0"
+            )
         if list(self.lr_steps) != sorted(set(self.lr_steps)):
             raise ValueError(f"lr_steps must grow, got {list(self.lr_steps)}")

@@ -48,15 +48,18 @@ def phase(config: TrainConfig, epoch: int) -> Phase:
 def parameter_groups(model: nn.Module, phase: Phase, weight_decay: float) -> list[dict[str, Any]]:
     """Groups of a phase: weights, which decay, and biases, which do not.
 
-    A bias is a parameter whose name ends in "bias". Names may begin with DistributedDataParallel's
-    "module.".
+    A bias is a parameter whose name ends in "bias", or any of a batch normalisation (as in the
+    published training). Names may begin with DistributedDataParallel's "module.".
     """
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    undecayed = {id(parameter) for norm in norms for parameter in norm.parameters()}
     weights: list[nn.Parameter] = []
     biases: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if phase == "heads" and name.removeprefix("module.").startswith(BACKBONE):
             continue
-        (biases if name.endswith("bias") else weights).append(parameter)
+        decays = not name.endswith("bias") and id(parameter) not in undecayed
+        (weights if decays else biases).append(parameter)
     groups: list[dict[str, Any]] = [
         {"params": weights, "weight_decay": weight_decay},
         {"params": biases, "weight_decay": 0.0},
@@ -64,7 +67,9 @@ def parameter_groups(model: nn.Module, phase: Phase, weight_decay: float) -> lis
     return [group for group in groups if group["params"]]
 
 
-def make_optimizer(model: nn.Module, config: TrainConfig, phase: Phase) -> torch.optim.SGD:
-    """New SGD over the parameters of a phase; `learning_rate` is set before every step."""
+def make_optimizer(model: nn.Module, config: TrainConfig, phase: Phase) -> torch.optim.Optimizer:
+    """New optimiser over the parameters of a phase; `learning_rate` is set before every step."""
     groups = parameter_groups(model, phase, config.weight_decay)
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=config.lr)
     return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
