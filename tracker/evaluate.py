@@ -8,12 +8,14 @@ folder are in the table, and "keep the first box" always is.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from rich import box
 from rich.table import Table
 
 from configs import strict
@@ -42,10 +44,13 @@ if TYPE_CHECKING:  # it imports torch
 __all__ = [
     "EvaluationError",
     "FromCheckpoint",
+    "Opened",
+    "default_name",
     "evaluate",
     "facts",
     "follow_all",
-    "made_by",
+    "keep_first_box",
+    "open_checkpoint",
     "run_sequence",
     "score_all",
     "score_sequence",
@@ -54,6 +59,7 @@ __all__ = [
 
 SUMMARY = "evaluation.json"
 SHOWN_FAILURES = 20
+NAME_WIDTH = 14
 
 
 class EvaluationError(SiamstreamError):
@@ -93,17 +99,47 @@ class FromCheckpoint:
         return make_tracker(found.model, device=self.device)
 
 
-def made_by(sha256: str, device: str, config: Any) -> dict[str, str]:
-    """What decides a checkpoint's results, by name.
+class Opened(NamedTuple):
+    """A checkpoint that can be followed with: `make`, what decides its results, good `workers`."""
+
+    make: FromCheckpoint
+    made_by: dict[str, str]
+    workers: int
+
+
+def open_checkpoint(path: Path, overrides: tuple[str, ...], device: str) -> Opened:
+    """Open a checkpoint once, to know that it is sound and what it is.
 
     Parameters
     ----------
-    sha256 : of the checkpoint
-    device : ``cpu`` or ``cuda``; they round differently
-    config : a `tracker.models.ModelConfig`
+    path, overrides : as `tracker.files.open_model` takes them
+    device : ``auto``, ``cpu`` or ``cuda``
+
+    Raises
+    ------
+    SiamstreamError, ConfigError : as `tracker.files.open_model` does, or if there is no such device
     """
-    settings = {f"track.{key}": str(v) for key, v in strict.flat(strict.dump(config.track)).items()}
-    return {"checkpoint": sha256, "device": device, **settings}
+    from tracker.files import open_model
+    from tracker.follow import torch_device
+
+    where = torch_device(device)
+    found = open_model(path, overrides)
+    track = strict.flat(strict.dump(found.config.track))
+    return Opened(
+        FromCheckpoint(path=path, overrides=overrides, device=str(where), sha256=found.sha256),
+        {
+            "checkpoint": found.sha256,
+            "device": where.type,  # CPU and GPU round differently
+            **{f"track.{key}": str(value) for key, value in track.items()},
+        },
+        len(os.sched_getaffinity(0)) if where.type == "cpu" else 1,
+    )
+
+
+def default_name(checkpoint: Path) -> str:
+    """Name of a tracker: that of its file, or of the run that ``latest.pth`` is of."""
+    path = checkpoint.absolute()
+    return path.parent.name if path.name == "latest.pth" else path.stem
 
 
 def evaluate(
@@ -139,7 +175,7 @@ def evaluate(
     EvaluationError : if sequences could not be followed; all others were
     """
     notes = follow_all(sequences, out, name=name, make=make, made_by=made_by, workers=workers)
-    _keep_first_box(sequences, out)
+    keep_first_box(sequences, out)
     evaluation = score_all(sequences, out, first=name, convention=convention, notes=notes)
     hidden = [one for one in sequences if not one.scored]
     submission = write_submission(out, sequences.dataset, name, hidden) if hidden else None
@@ -195,7 +231,7 @@ def _failed(failures: list[tuple[str, str]], count: int) -> str:
     )
 
 
-def _keep_first_box(sequences: Sequences, out: Path) -> None:
+def keep_first_box(sequences: Sequences, out: Path) -> None:
     """Write the results of the floor; pictures are not needed for that."""
     for sequence in sequences:
         count = len(sequence.frames)
@@ -328,7 +364,7 @@ def facts(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-_COLUMNS = ("AUC", "precision", "norm. prec.", "AO", "SR .5", "SR .75", "fps")
+_COLUMNS = ("AUC", "prec.", "norm. p.", "AO", "SR .5", "SR .75", "fps")
 
 
 def _row(score: Score, speed: float | None) -> list[str]:
@@ -352,7 +388,8 @@ def tables(evaluation: Evaluation, per_sequence: bool) -> list[Table]:
 
 
 def _table(first: str, title: str) -> Table:
-    table = Table(first, title=title)
+    table = Table(title=title, box=box.SIMPLE_HEAD)
+    table.add_column(first, overflow="fold", min_width=NAME_WIDTH)
     for column in _COLUMNS:
         table.add_column(column, justify="right")
     return table

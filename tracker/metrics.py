@@ -198,7 +198,7 @@ def _errors(
     boxes: Float, truth: Float, by: Rules, frame_size: tuple[int, int] | None, origin: int
 ) -> _Errors:
     size = truth[:, 2:] - truth[:, :2]
-    off = (boxes[:, :2] + boxes[:, 2:] - truth[:, :2] - truth[:, 2:]) / 2
+    off = index_centre(boxes) - index_centre(truth)  # exactly 0 for equal boxes
     with np.errstate(divide="ignore", invalid="ignore"):
         # A side under one pixel would divide by (almost) nothing; got10k's later versions do this.
         unit = np.maximum(size, 1) if by.invalid == "compare" else size + TINY
@@ -275,7 +275,8 @@ def total(scores: Sequence[Score], by: Rules) -> Score:
     weight /= weight.sum()
 
     def mean(values: list[tuple[float, ...]]) -> tuple[float, ...]:
-        return tuple((weight @ np.array(values)).tolist())
+        # no matrix product: its last digits depend on the number of threads
+        return tuple((weight[:, None] * np.array(values)).sum(axis=0).tolist())
 
     plain = mean([(s.auc, s.precision, s.norm_precision, s.ao, s.sr50, s.sr75) for s in counted])
     auc, precision, norm_precision, ao, sr50, sr75 = plain

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from concurrent.futures.process import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,7 +28,16 @@ from tracker.sequences import VideoSequence
 if TYPE_CHECKING:  # it imports torch
     from tracker.follow import Followed, Picture, Tracker
 
-__all__ = ["KEEP_FIRST_BOX", "KeepFirstBox", "Outcome", "Run", "run_many", "run_sequence"]
+__all__ = [
+    "KEEP_FIRST_BOX",
+    "Job",
+    "KeepFirstBox",
+    "Outcome",
+    "Run",
+    "run_jobs",
+    "run_many",
+    "run_sequence",
+]
 
 KEEP_FIRST_BOX = "keep-first-box"
 TOLD_EVERY_S = 0.5
@@ -39,6 +48,13 @@ class Run(NamedTuple):
 
     boxes: npt.NDArray[np.float64]
     seconds: npt.NDArray[np.float64]
+
+
+class Job(NamedTuple):
+    """A sequence to follow, and what `make`s the tracker that follows it."""
+
+    make: Callable[[], Tracker]
+    sequence: VideoSequence
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -137,8 +153,26 @@ def run_many(
     ------
     SiamstreamError : if the tracker cannot be made, or a worker process dies
     """
-    if min(workers, len(sequences)) > 1:
-        yield from _in_workers(sequences, make, min(workers, len(sequences)), told)
+    for _, outcome in run_jobs([Job(make, one) for one in sequences], workers, told):
+        yield outcome
+
+
+def run_jobs(
+    jobs: Sequence[Job], workers: int, told: Callable[[int], None]
+) -> Iterator[tuple[int, Outcome]]:
+    """Follow sequences, each with a tracker of its own making; see `run_many`.
+
+    Parameters
+    ----------
+    jobs : in the order in which they are begun; those of one tracker best side by side, since a
+        process makes a tracker anew when the next job wants another
+
+    Yields
+    ------
+    Position of the job and its outcome, as they come
+    """
+    if min(workers, len(jobs)) > 1:
+        yield from _in_workers(jobs, min(workers, len(jobs)), told)
         return
     done = 0
 
@@ -147,10 +181,23 @@ def run_many(
         done += 1
         told(done)
 
-    tracker = make() if sequences else None
-    for sequence in sequences:
-        if tracker is not None:
-            yield _outcome(tracker, sequence, tick)
+    bench = _Bench()
+    for position, job in enumerate(jobs):
+        yield position, _outcome(bench.tracker_of(job), job.sequence, tick)
+
+
+@dataclass(slots=True)
+class _Bench:
+    """The tracker that a process has at hand, and what made it."""
+
+    make: Callable[[], Tracker] | None = None
+    tracker: Tracker | None = None
+
+    def tracker_of(self, job: Job) -> Tracker:
+        if self.tracker is None or self.make != job.make:
+            self.tracker = None  # the old one goes before the new one comes
+            self.make, self.tracker = job.make, job.make()
+        return self.tracker
 
 
 def _outcome(tracker: Tracker, sequence: VideoSequence, tick: Callable[[], None]) -> Outcome:
@@ -177,10 +224,9 @@ def _outcome(tracker: Tracker, sequence: VideoSequence, tick: Callable[[], None]
 class _Worker:
     """What a worker process keeps between sequences."""
 
-    make: Callable[[], Tracker]
     frames: Any
     stop: Any
-    tracker: Tracker | None = None
+    bench: _Bench = field(default_factory=_Bench)
 
     def tick(self) -> None:
         with self.frames.get_lock():
@@ -193,23 +239,23 @@ _here: _Worker | None = None  # of this worker process, set once when it starts
 
 
 def _in_workers(
-    sequences: Sequence[VideoSequence],
-    make: Callable[[], Tracker],
-    workers: int,
-    told: Callable[[int], None],
-) -> Iterator[Outcome]:
+    jobs: Sequence[Job], workers: int, told: Callable[[int], None]
+) -> Iterator[tuple[int, Outcome]]:
     context = multiprocessing.get_context("spawn")
     frames, stop = context.Value("q", 0), context.Event()
     pool = ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_start_worker, initargs=(make, frames, stop)
+        workers, mp_context=context, initializer=_start_worker, initargs=(frames, stop)
     )
     try:
-        waiting: set[Future[Outcome]] = {pool.submit(_run_here, one) for one in sequences}
+        positions: dict[Future[Outcome], int] = {
+            pool.submit(_run_here, job): position for position, job in enumerate(jobs)
+        }
+        waiting = set(positions)
         while waiting:
             done, waiting = wait(waiting, TOLD_EVERY_S, FIRST_COMPLETED)
             told(frames.value)
             for future in done:
-                yield future.result()
+                yield positions[future], future.result()
     except BrokenExecutor as error:
         raise SiamstreamError(
             "a worker process died (killed for its memory?); finished sequences are kept: run the "
@@ -222,11 +268,11 @@ def _in_workers(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _start_worker(make: Callable[[], Tracker], frames: Any, stop: Any) -> None:
+def _start_worker(frames: Any, stop: Any) -> None:
     global _here
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    _here = _Worker(make, frames, stop)
+    _here = _Worker(frames, stop)
 
 
 def _die_with_parent() -> None:
@@ -236,10 +282,8 @@ def _die_with_parent() -> None:
         os._exit(1)
 
 
-def _run_here(sequence: VideoSequence) -> Outcome:
+def _run_here(job: Job) -> Outcome:
     """Follow a sequence in this worker process."""
     if _here is None:
         raise RuntimeError("not a worker process")
-    if _here.tracker is None:
-        _here.tracker = _here.make()
-    return _outcome(_here.tracker, sequence, _here.tick)
+    return _outcome(_here.bench.tracker_of(job), job.sequence, _here.tick)

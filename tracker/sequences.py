@@ -48,6 +48,7 @@ SPLITS: dict[Dataset, tuple[str, ...]] = {
 }
 SHOWN_PROBLEMS = 50
 _COUNTS = re.compile(r"\d+ (pictures|lines), \d+ |1 line for \d+ pictures")
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 _NO_LABEL = REASONS.index("no_label")
 _PACKED: dict[str, DataSet] = {
     "lasot": lasot,
@@ -128,7 +129,8 @@ def read_sequences(
         found, notes, problems = _read_otb(source, split, convention)
     else:
         found, notes, problems = _read_packed(source, dataset, split)
-    problems += [p for s in found for p in (*_first_faults(s), *_links_out(root, s))]
+    for one in found:
+        problems += (*_name_faults(one), *_first_faults(one), *_links_out(root, one))
     if problems:
         lines = [f"  {problem}" for problem in problems[:SHOWN_PROBLEMS]]
         if len(problems) > SHOWN_PROBLEMS:
@@ -288,6 +290,14 @@ def _note_cut(name: str, pictures: int, lines: int, notes: list[str]) -> None:
 
 def _xyxy(xywh: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
+
+
+def _name_faults(sequence: VideoSequence) -> list[Problem]:
+    """Why no result file can be named after a sequence, if so."""
+    if _NAME.fullmatch(sequence.name):
+        return []
+    what = "rename it: result files are named after it, with letters, digits and _ . - only"
+    return [Problem(sequence.name, what)]
 
 
 def _first_faults(sequence: VideoSequence) -> list[Problem]:

@@ -1,0 +1,386 @@
+"""Try a grid of tracking settings on a validation set.
+
+Every setting is a whole run, for a box depends on all boxes before it. Results are the files of an
+evaluation, in ``<out>/runs``, one tracker a setting; a run that was killed goes on where it was.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from rich.table import Table
+
+from shards.console import counter
+from shards.errors import DataError, MismatchError
+from shards.sink import FolderSink
+from tracker.evaluate import EvaluationError, keep_first_box, score_all
+from tracker.grid import Axis, Figure, Ranked, Setting, best_of_rest, ranked
+from tracker.ledger import data_fingerprint, opened, read_ledger
+from tracker.onepass import KEEP_FIRST_BOX, Job, run_jobs
+from tracker.plots import grid_plot
+from tracker.results import result_path, trackers_in, write_result
+from tracker.scores import Score
+from tracker.sequences import Convention, Dataset, Sequences
+
+__all__ = ["MAP", "SUMMARY", "Contestant", "Sweep", "facts", "sweep", "table", "warnings_of"]
+
+RUNS, SUMMARY, MAP = "runs", "sweep.json", "sweep.png"
+FIGURES: dict[Dataset, Figure] = {
+    "otb": "auc",
+    "lasot": "auc",
+    "got10k": "ao",
+    "trackingnet": "auc",
+}
+LABELS: dict[Figure, str] = {"auc": "AUC", "ao": "AO"}
+
+PUBLISHED = (
+    "the published figures of these models are the best of such grids on the test sets themselves, "
+    "so a figure tuned on a validation set is lower and honest. Choose settings here, then "
+    "evaluate once on the test set."
+)
+ON_TEST_SET = (
+    "{what} IS A TEST SET: figures of settings chosen on it are too good, and do not compare with "
+    "honest ones. Use GOT-10k val (--dataset got10k --split val), or LaSOT train (--dataset lasot "
+    "--split train) with sequences that the model was not trained on."
+)
+ON_TRAINING_SET = (
+    "{what} is a training set: only sequences that the model was not trained on tell anything. "
+    "Hold some out, and give a folder of those alone."
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Contestant:
+    """A setting that can be followed with: `make` its tracker, what it is `made_by`."""
+
+    setting: Setting
+    make: Callable[[], Any]
+    made_by: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sweep:
+    """What a sweep found.
+
+    Parameters
+    ----------
+    dataset, split, convention : of the evaluation
+    figure : that decides
+    axes : of the grid
+    order : settings, the best first
+    floor : figures of keeping the first box
+    warnings, notes : what a reader must know
+    """
+
+    dataset: Dataset
+    split: str
+    convention: Convention
+    figure: Figure
+    axes: tuple[Axis, ...]
+    order: tuple[Ranked, ...]
+    floor: Score
+    warnings: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def warnings_of(dataset: Dataset, split: str) -> tuple[str, ...]:
+    """Warnings about tuning on a split; one is always there."""
+    what = f"{dataset} {split}"
+    if dataset == "otb" or split == "test" or (split == "all" and dataset != "trackingnet"):
+        return ON_TEST_SET.format(what=what), PUBLISHED
+    if split != "val":
+        return ON_TRAINING_SET.format(what=what), PUBLISHED
+    return (PUBLISHED,)
+
+
+def sweep(
+    sequences: Sequences,
+    out: Path,
+    *,
+    contestants: Sequence[Contestant],
+    axes: Sequence[Axis],
+    convention: Convention,
+    workers: int,
+    tell: Callable[[str], None],
+) -> Sweep:
+    """Follow all sequences with all settings, score them, write ``sweep.json`` and ``sweep.png``.
+
+    Parameters
+    ----------
+    sequences : those without public ground truth are left out
+    out : folder; holds the sweeps of one checkpoint
+    contestants : the settings of the grid, in its order
+    axes : of the grid
+    convention : by whose rules scores are counted
+    workers : processes
+    tell : takes lines for the user: counts, and an estimate after the first setting
+
+    Raises
+    ------
+    DataError : if no sequence has public ground truth
+    MismatchError : if the folder holds a sweep of something else
+    EvaluationError : if sequences could not be followed; all others were
+    """
+    scored = tuple(one for one in sequences if one.scored)
+    if not scored:
+        raise DataError(
+            f"{sequences.dataset} {sequences.split}: its ground truth is not public, so settings "
+            "cannot be compared on it; use got10k val"
+        )
+    left_out = len(sequences) - len(scored)
+    sequences = dataclasses.replace(sequences, sequences=scored)
+    runs = out / RUNS
+    _check_same(runs, sequences.dataset, contestants)
+    notes = _follow(sequences, runs, contestants, workers, tell)
+    keep_first_box(sequences, runs)
+    first = contestants[0].setting.name
+    evaluation = score_all(sequences, runs, first=first, convention=convention)
+    scores = {one.tracker: one for one in evaluation.trackers}
+    figure = FIGURES[sequences.dataset]
+    found = Sweep(
+        dataset=sequences.dataset,
+        split=sequences.split,
+        convention=convention,
+        figure=figure,
+        axes=tuple(axes),
+        order=tuple(ranked([one.setting for one in contestants], scores, figure)),
+        floor=scores[KEEP_FIRST_BOX].total,
+        warnings=warnings_of(sequences.dataset, sequences.split),
+        notes=(
+            *sequences.notes,
+            *[f"{left_out} sequences without public ground truth are left out"] * bool(left_out),
+            *notes,
+        ),
+    )
+    _write(out, found)
+    return found
+
+
+def _check_same(runs: Path, dataset: Dataset, contestants: Sequence[Contestant]) -> None:
+    """Refuse a folder with runs of another checkpoint, device or other fixed settings."""
+    mine = contestants[0].made_by
+    swept = {key for key, _ in contestants[0].setting.values}
+    fixed = [key for key in mine if not key.startswith("track.")]
+    grid = {one.setting.name for one in contestants}
+    for name in trackers_in(runs, dataset):
+        ledger = read_ledger(runs, dataset, name)
+        if ledger is None:
+            continue
+        # Of settings that another grid tried, its own parameters may differ.
+        keys = [key for key in mine if key not in swept] if name in grid else fixed
+        for key in keys:
+            there = ledger.made_by.get(key)
+            if there != mine[key]:
+                raise MismatchError(
+                    f"{runs}: holds a sweep of another {key} ({_short(there)} there, "
+                    f"{_short(mine[key])} now); give another --out"
+                )
+
+
+def _short(text: str | None) -> str:
+    return "none" if text is None else text if len(text) <= 20 else f"{text[:12]}..."
+
+
+def _follow(
+    sequences: Sequences,
+    runs: Path,
+    contestants: Sequence[Contestant],
+    workers: int,
+    tell: Callable[[str], None],
+) -> tuple[str, ...]:
+    """Write the result files that are not there yet; returns notes on the sequences."""
+    dataset, failures = sequences.dataset, []
+    data = {one.name: data_fingerprint(one) for one in sequences}
+    longest_first = sorted(sequences, key=lambda one: -len(one.frames))
+    with ExitStack() as stack:
+        ledgers = {
+            one.setting.name: stack.enter_context(
+                opened(runs, dataset, one.setting.name, one.made_by)
+            )
+            for one in contestants
+        }
+        todo = [
+            (one, sequence)
+            for one in contestants
+            for sequence in longest_first
+            if not ledgers[one.setting.name].has(
+                sequence,
+                result_path(runs, dataset, one.setting.name, sequence.name),
+                data[sequence.name],
+            )
+        ]
+        pace = _Pace([(one.setting.name, len(sequence.frames)) for one, sequence in todo], tell)
+        pace.begin(len(contestants), len(sequences))
+        jobs = [Job(one.make, sequence) for one, sequence in todo]
+        with counter("sweep", "frames", pace.frames) as shown:
+            for position, outcome in run_jobs(jobs, workers, shown.update):
+                one, sequence = todo[position]
+                name = one.setting.name
+                pace.ended(position)
+                if outcome.run is None:
+                    failures.append(f"{name}, {outcome.name}: {outcome.error}")
+                    continue
+                result = write_result(runs, dataset, name, sequence, outcome.run)
+                ledgers[name].add(sequence.name, data[sequence.name], result, outcome.notes)
+        if failures:
+            raise EvaluationError(
+                f"{len(failures)} of {len(jobs)} runs failed, so there is no table; the others are "
+                "kept, the same command goes on with these:\n  " + "\n  ".join(failures[:10])
+            )
+        done = ledgers[contestants[0].setting.name].done
+        return tuple(note for one in sequences for note in done[one.name]["notes"])
+
+
+class _Pace:
+    """How many runs there are, and how long they will take.
+
+    Parameters
+    ----------
+    runs : setting and frames of each
+    tell : takes lines for the user
+    """
+
+    def __init__(self, runs: Sequence[tuple[str, int]], tell: Callable[[str], None]) -> None:
+        self._runs, self._tell = runs, tell
+        self.frames = sum(frames for _, frames in runs)
+        self._done, self._left, self._told = 0, [name for name, _ in runs], False
+        self._began = monotonic()
+
+    def begin(self, settings: int, sequences: int) -> None:
+        """Say how much there is to do."""
+        total = settings * sequences
+        self._tell(
+            f"{settings} settings x {sequences} sequences = {total:,} runs; {len(self._runs):,} to "
+            f"do ({self.frames:,} frames), {total - len(self._runs):,} done before"
+        )
+
+    def ended(self, position: int) -> None:
+        """Count a run; after the first whole setting say how long the others will take."""
+        name, frames = self._runs[position]
+        self._done += frames
+        self._left.remove(name)
+        if self._told or name in self._left or not self._left:
+            return
+        self._told = True
+        spent = monotonic() - self._began
+        left = spent * (self.frames - self._done) / self._done
+        self._tell(
+            f"the first setting took {_time(spent)}; about {_time(left)} for the "
+            f"{len(set(self._left))} others"
+        )
+
+
+def _time(seconds: float) -> str:
+    for unit, size in (("h", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _write(out: Path, found: Sweep) -> None:
+    """Write the summary, and the map if two parameters have several values."""
+    sink = FolderSink(out)
+    wide = [axis for axis in found.axes if len(axis.values) > 1]
+    if len(wide) >= 2:
+        down, across = wide[0], wide[1]
+        over = "".join(f", best {axis.name}" for axis in wide[2:])
+        cells = best_of_rest(found.order, down, across, found.figure)
+        title = f"{LABELS[found.figure]} on {found.dataset} {found.split}{over}"
+        plot = grid_plot(
+            cells.tolist(), across=(across.key, across.values), down=(down.key, down.values),
+            figure_name=title,
+        )  # fmt: skip
+        sink.write(MAP, plot)
+    else:
+        sink.remove([MAP])
+    sink.write(SUMMARY, json.dumps(facts(found), indent=1).encode())
+
+
+def advice(found: Sweep) -> list[str]:
+    """What the table says: the spread, what cannot be told apart, values at the grid's end."""
+    values = [float(getattr(one.total, found.figure)) for one in found.order]
+    label, best = LABELS[found.figure], found.order[0]
+    lines = [
+        f"{label} from {min(values):.3f} to {max(values):.3f} over {len(values)} settings, spread "
+        f"{max(values) - min(values):.3f}"
+    ]
+    close = sum(one.behind <= 2 * one.error for one in found.order[1:])
+    if close:
+        lines.append(
+            f"{close} of the {len(values) - 1} others are within two standard errors of the best: "
+            "these sequences do not tell them apart"
+        )
+    for axis in found.axes:
+        value = dict(best.setting.values)[axis.key]
+        ends = {min(axis.values): "smallest", max(axis.values): "largest"}
+        if len(axis.values) > 1 and value in ends:
+            lines.append(f"the best {axis.key}, {value:g}, is the {ends[value]} tried")
+    return lines
+
+
+def best_options(found: Sweep) -> str:
+    """Options of ``track`` and ``eval`` that choose the best setting."""
+    return " ".join(f"--set {text}" for text in found.order[0].setting.overrides)
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _figures(score: Score) -> dict[str, Any]:
+    named = dataclasses.asdict(score)
+    return {
+        k: v if isinstance(v, int) else _number(v) for k, v in named.items() if "_curve" not in k
+    }
+
+
+def facts(found: Sweep) -> dict[str, Any]:
+    """Sweep as one JSON object."""
+    return {
+        "dataset": found.dataset,
+        "split": found.split,
+        "convention": found.convention,
+        "figure": found.figure,
+        "warnings": list(found.warnings),
+        "best": best_options(found),
+        "advice": advice(found),
+        "settings": [
+            {
+                "values": dict(one.setting.values),
+                **_figures(one.total),
+                "behind": _number(one.behind),
+                "behind_standard_error": _number(one.error),
+            }
+            for one in found.order
+        ],
+        "keep_first_box": _figures(found.floor),
+        "notes": list(found.notes),
+    }
+
+
+def table(found: Sweep) -> Table:
+    """Table for a terminal: settings, the best first, and the floor."""
+    title = f"{found.dataset} {found.split}, rules of {found.convention}"
+    made = Table(*(axis.key.removeprefix("track.") for axis in found.axes), title=title)
+    label = LABELS[found.figure]
+    columns = {label: found.figure, "AUC": "auc", "AO": "ao", "precision": "precision",
+               "SR .5": "sr50"}  # fmt: skip
+    for name in [*columns, "behind the best"]:
+        made.add_column(name, justify="right")
+    for one in found.order:
+        cells = [f"{value:g}" for _, value in one.setting.values]
+        cells += [f"{getattr(one.total, key):.3f}" for key in columns.values()]
+        spread = "" if math.isnan(one.error) else f" ± {one.error:.3f}"
+        made.add_row(*cells, "best" if one is found.order[0] else f"{one.behind:.3f}{spread}")
+    made.add_section()
+    floor = [f"{getattr(found.floor, key):.3f}" for key in columns.values()]
+    made.add_row(KEEP_FIRST_BOX, *[""] * (len(found.axes) - 1), *floor, "")
+    return made
