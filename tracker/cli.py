@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,12 +13,40 @@ import click
 from rich.console import Console
 
 from shards.console import KnownErrorsGroup, counter, print_json
-from shards.errors import SiamstreamError
+from shards.errors import ConfigError, SiamstreamError
 
 if TYPE_CHECKING:
-    from tracker.sequences import Convention, Dataset
+    from tracker.scores import Evaluation
+    from tracker.sequences import Convention, Dataset, Sequences
 
 __all__ = ["main"]
+
+
+CHECKPOINT = click.option(
+    "--checkpoint", type=click.Path(path_type=Path), required=True, metavar="FILE",
+    help="Model file (.safetensors), or latest.pth of a run of train.py.",
+)  # fmt: skip
+DATASET = click.option(
+    "--dataset", type=click.Choice(["otb", "lasot", "got10k", "trackingnet"]), required=True
+)
+ROOT = click.option(
+    "--root", type=click.Path(path_type=Path), required=True, metavar="DIR",
+    help="Folder of the data set, extracted.",
+)  # fmt: skip
+CONVENTION = click.option(
+    "--convention", type=click.Choice(["got10k", "pysot", "reference"]), show_default=False,
+    help="Whose rules scores are counted by.  [default: pysot for lasot, got10k for the others]",
+)  # fmt: skip
+WORKERS = click.option(
+    "--workers", type=click.IntRange(min=1), show_default=False,
+    help="Processes; the results do not depend on it.  [default: CPU cores, 1 on a GPU]",
+)  # fmt: skip
+DEVICE = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
+SET = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE",
+    help="Another value of a key below 'track', such as track.match.window=0.3; repeatable.",
+)  # fmt: skip
+JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
 @click.group(
@@ -126,10 +155,7 @@ def _convert_imagenet(name: str, source: Path | None, out: Path, as_json: bool) 
 
 
 @main.command("track", context_settings={"show_default": True})
-@click.option(
-    "--checkpoint", type=click.Path(path_type=Path), required=True, metavar="FILE",
-    help="Model file (.safetensors), or latest.pth of a run.",
-)  # fmt: skip
+@CHECKPOINT
 @click.option(
     "--video", type=click.Path(path_type=Path), required=True, metavar="FILE|FOLDER",
     help="Video file, or folder of pictures, sorted by the numbers in their names.",
@@ -150,12 +176,9 @@ def _convert_imagenet(name: str, source: Path | None, out: Path, as_json: bool) 
     "--fps", type=click.FloatRange(0.1, 240), show_default=False,
     help="Frames a second of --out.  [default: those of the video, 30 for a folder]",
 )  # fmt: skip
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
-@click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE",
-    help="Another value of a key below 'track', such as track.match.window=0.3; repeatable.",
-)  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@DEVICE
+@SET
+@JSON
 def track_command(
     checkpoint: Path, video: Path, box: str, out: Path | None, txt: Path | None, fps: float | None,
     device: str, overrides: tuple[str, ...], as_json: bool,
@@ -224,17 +247,9 @@ def _box(text: str) -> tuple[float, float, float, float]:
 
 
 @main.command("eval", context_settings={"show_default": True})
-@click.option(
-    "--checkpoint", type=click.Path(path_type=Path), required=True, metavar="FILE",
-    help="Model file (.safetensors), or latest.pth of a run of train.py.",
-)  # fmt: skip
-@click.option(
-    "--dataset", type=click.Choice(["otb", "lasot", "got10k", "trackingnet"]), required=True
-)
-@click.option(
-    "--root", type=click.Path(path_type=Path), required=True, metavar="DIR",
-    help="Folder of the data set, extracted.",
-)  # fmt: skip
+@CHECKPOINT
+@DATASET
+@ROOT
 @click.option(
     "--out", type=click.Path(path_type=Path), required=True, metavar="DIR",
     help="Folder of results; one for all data sets and trackers that are to be compared.",
@@ -244,26 +259,17 @@ def _box(text: str) -> tuple[float, float, float, float]:
     help="Part of the data set.  [default: otb100, and test, val, test of the others; all: "
     "everything on disk]",
 )  # fmt: skip
-@click.option(
-    "--convention", type=click.Choice(["got10k", "pysot", "reference"]), show_default=False,
-    help="Whose rules scores are counted by.  [default: pysot for lasot, got10k for the others]",
-)  # fmt: skip
+@CONVENTION
 @click.option(
     "--name", show_default=False,
     help="Name of the tracker in tables and folders.  [default: that of the checkpoint's file, or "
     "of the run's folder]",
 )  # fmt: skip
-@click.option(
-    "--workers", type=click.IntRange(min=1), show_default=False,
-    help="Processes; the results do not depend on it.  [default: CPU cores, 1 on a GPU]",
-)  # fmt: skip
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
-@click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE",
-    help="Another value of a key below 'track', such as track.match.window=0.3; repeatable.",
-)  # fmt: skip
+@WORKERS
+@DEVICE
+@SET
 @click.option("--per-sequence", is_flag=True, help="Print the figures of every sequence too.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@JSON
 def eval_command(
     checkpoint: Path, dataset: Dataset, root: Path, out: Path, split: str | None,
     convention: Convention | None, name: str | None, workers: int | None, device: str,
@@ -292,8 +298,13 @@ def eval_command(
         sequences, out, name=name or evaluate.default_name(checkpoint), make=made.make,
         made_by=made.made_by, convention=rule, workers=workers or made.workers,
     )  # fmt: skip
+    report = _write_report(evaluation, sequences, out, made.made_by)
     if as_json:
-        places = {"out": str(out), "submission": submission and str(submission)}
+        places = {
+            "out": str(out),
+            "report": report and str(report),
+            "submission": submission and str(submission),
+        }
         print_json(evaluate.facts(evaluation) | places)
         return
     console = Console()
@@ -303,3 +314,109 @@ def eval_command(
         click.echo(f"Note: {note}")
     if submission is not None:
         click.echo(f"For the evaluation server: {submission}")
+    if report is not None:
+        click.echo(f"Report with the worst sequences: {report}")
+
+
+def _write_report(
+    evaluation: Evaluation, sequences: Sequences, out: Path, made_by: dict[str, str]
+) -> Path | None:
+    """Write the page of an evaluation; None where no ground truth is public."""
+    from tracker import evaluate
+    from tracker.report import write_report
+
+    if not evaluation.trackers:
+        return None
+    boxes = evaluate.boxes_of(sequences, out, evaluation.trackers[0].tracker)
+    folder = evaluate.report_folder(out, sequences)
+    return write_report(evaluation, folder, sequences.sequences, boxes, about=made_by)
+
+
+def _values(ctx: click.Context, parameter: click.Parameter, text: str | None) -> object:
+    """Values of one axis of the grid; a usage error if they are none."""
+    from tracker.grid import parse_values
+
+    if text is None:
+        return None
+    try:
+        return parse_values(parameter.opts[0], text)
+    except ConfigError as error:
+        raise click.UsageError(str(error), ctx) from error
+
+
+@main.command("sweep", context_settings={"show_default": True})
+@CHECKPOINT
+@DATASET
+@ROOT
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, metavar="DIR",
+    help="Folder of the sweep: results of every setting, sweep.json, a map of two parameters.",
+)  # fmt: skip
+@click.option(
+    "--split", show_default=False,
+    help="Part of the data set, one for validation.  [default: val of got10k; of the others it "
+    "must be given]",
+)  # fmt: skip
+@click.option(
+    "--window", metavar="A,B", callback=_values, help="Shares of the cosine window, as in .2,.3,.4."
+)
+@click.option(
+    "--nms", metavar="A,B", callback=_values, help="IoU above which SPM's proposals are dropped."
+)
+@click.option(
+    "--penalty", metavar="A,B", callback=_values,
+    help="penalty_k of SPM and SiamRPN; penalty of SiamFC's scales.",
+)  # fmt: skip
+@click.option(
+    "--inter-rate", metavar="A,B", callback=_values, help="Shares of the new size in the box."
+)
+@CONVENTION
+@WORKERS
+@DEVICE
+@SET
+@JSON
+def sweep_command(
+    checkpoint: Path, dataset: Dataset, root: Path, out: Path, split: str | None,
+    convention: Convention | None, workers: int | None, device: str, overrides: tuple[str, ...],
+    as_json: bool, **values: tuple[float, ...] | None,
+) -> None:  # fmt: skip
+    r"""Try a grid of tracking settings on a validation set.
+
+    The published figures were chosen on the test set, so they cannot be compared with honest ones;
+    a sweep on a test set says so loudly. Run again, the command does only the settings and
+    sequences that are not there yet.
+
+    \b
+    Example:
+      python -m tracker sweep --checkpoint spm_alexnet.safetensors --dataset got10k --split val \
+          --root data/raw/got10k --out sweeps/spm --window .2,.3,.4 --nms .5,.6
+    """
+    from tracker import evaluate, grid, sweep
+    from tracker.config import LACKS
+    from tracker.metrics import DEFAULT_CONVENTION
+    from tracker.sequences import read_sequences
+
+    if split is None and dataset != "got10k":
+        raise click.UsageError(f"--split is needed for {dataset}: its first split is a test set")
+    rule = convention or DEFAULT_CONVENTION[dataset]
+    sequences = read_sequences(dataset, root, split, rule)
+    for warning in sweep.warnings_of(dataset, sequences.split):
+        click.echo(f"Warning: {warning}", err=True)
+    made = evaluate.open_checkpoint(checkpoint, overrides, device)
+    name = made.config.name
+    given = {key: tried for key, tried in values.items() if tried is not None}
+    axes = grid.axes_of(name, LACKS[name], given)
+    settings = grid.settings_of(axes, made.config)
+    found = sweep.sweep(
+        sequences, out, contestants=sweep.contestants_of(made, settings), axes=axes,
+        convention=rule, workers=workers or made.workers, tell=partial(click.echo, err=True),
+    )  # fmt: skip
+    if as_json:
+        print_json(sweep.facts(found))
+        return
+    Console().print(sweep.table(found))
+    for line in sweep.advice(found):
+        click.echo(line)
+    for note in found.notes:
+        click.echo(f"Note: {note}")
+    click.echo(f"The best: {sweep.best_options(found)}")

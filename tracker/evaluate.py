@@ -21,6 +21,7 @@ from rich.table import Table
 from configs import strict
 from shards.console import counter
 from shards.errors import DataError, MismatchError, SiamstreamError
+from shards.geometry import Float
 from shards.sink import FolderSink
 from tracker.ledger import data_fingerprint, opened, read_ledger
 from tracker.metrics import rules, score_sequence, total
@@ -38,19 +39,22 @@ from tracker.results import (
 from tracker.scores import Evaluation, Score, TrackerScore
 from tracker.sequences import Convention, Sequences, VideoSequence
 
-if TYPE_CHECKING:  # it imports torch
+if TYPE_CHECKING:  # they import torch
+    from tracker.config import ModelConfig
     from tracker.follow import Tracker
 
 __all__ = [
     "EvaluationError",
     "FromCheckpoint",
     "Opened",
+    "boxes_of",
     "default_name",
     "evaluate",
     "facts",
     "follow_all",
     "keep_first_box",
     "open_checkpoint",
+    "report_folder",
     "run_sequence",
     "score_all",
     "score_sequence",
@@ -105,6 +109,7 @@ class Opened(NamedTuple):
     make: FromCheckpoint
     made_by: dict[str, str]
     workers: int
+    config: ModelConfig
 
 
 def open_checkpoint(path: Path, overrides: tuple[str, ...], device: str) -> Opened:
@@ -133,6 +138,7 @@ def open_checkpoint(path: Path, overrides: tuple[str, ...], device: str) -> Open
             **{f"track.{key}": str(value) for key, value in track.items()},
         },
         len(os.sched_getaffinity(0)) if where.type == "cpu" else 1,
+        found.config,
     )
 
 
@@ -153,6 +159,8 @@ def evaluate(
     workers: int = 1,
 ) -> tuple[Evaluation, Path | None]:
     """Follow all sequences, score all trackers in the folder, write ``evaluation.json``.
+
+    The latter goes to `report_folder`.
 
     Parameters
     ----------
@@ -180,8 +188,19 @@ def evaluate(
     hidden = [one for one in sequences if not one.scored]
     submission = write_submission(out, sequences.dataset, name, hidden) if hidden else None
     data = json.dumps(facts(evaluation), indent=1).encode()
-    FolderSink(out).write(SUMMARY, data)
+    FolderSink(report_folder(out, sequences)).write(SUMMARY, data)
     return evaluation, submission
+
+
+def report_folder(out: Path, sequences: Sequences) -> Path:
+    """Folder of summary and report of a split, below the folder of results."""
+    return out / "reports" / f"{sequences.dataset}-{sequences.split}"
+
+
+def boxes_of(sequences: Sequences, out: Path, name: str) -> dict[str, Float]:
+    """Boxes (N,4) xyxy of a tracker by sequence, where the ground truth is public."""
+    scored = [one for one in sequences if one.scored]
+    return {one.name: boxes for one, (boxes, _) in _results(scored, sequences, out, name)}
 
 
 def follow_all(

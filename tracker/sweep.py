@@ -21,7 +21,7 @@ from rich.table import Table
 from shards.console import counter
 from shards.errors import DataError, MismatchError
 from shards.sink import FolderSink
-from tracker.evaluate import EvaluationError, keep_first_box, score_all
+from tracker.evaluate import EvaluationError, Opened, keep_first_box, score_all
 from tracker.grid import Axis, Figure, Ranked, Setting, best_of_rest, ranked
 from tracker.ledger import data_fingerprint, opened, read_ledger
 from tracker.onepass import KEEP_FIRST_BOX, Job, run_jobs
@@ -30,7 +30,19 @@ from tracker.results import result_path, trackers_in, write_result
 from tracker.scores import Score
 from tracker.sequences import Convention, Dataset, Sequences
 
-__all__ = ["MAP", "SUMMARY", "Contestant", "Sweep", "facts", "sweep", "table", "warnings_of"]
+__all__ = [
+    "MAP",
+    "SUMMARY",
+    "Contestant",
+    "Sweep",
+    "advice",
+    "best_options",
+    "contestants_of",
+    "facts",
+    "sweep",
+    "table",
+    "warnings_of",
+]
 
 RUNS, SUMMARY, MAP = "runs", "sweep.json", "sweep.png"
 FIGURES: dict[Dataset, Figure] = {
@@ -89,6 +101,20 @@ class Sweep:
     floor: Score
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
+
+
+def contestants_of(checkpoint: Opened, settings: Sequence[Setting]) -> list[Contestant]:
+    """Contestants of a grid: the same checkpoint under each setting."""
+    return [
+        Contestant(
+            setting=one,
+            make=dataclasses.replace(
+                checkpoint.make, overrides=(*checkpoint.make.overrides, *one.overrides)
+            ),
+            made_by=checkpoint.made_by | {key: str(value) for key, value in one.values},
+        )
+        for one in settings
+    ]
 
 
 def warnings_of(dataset: Dataset, split: str) -> tuple[str, ...]:
@@ -369,7 +395,9 @@ def facts(found: Sweep) -> dict[str, Any]:
 def table(found: Sweep) -> Table:
     """Table for a terminal: settings, the best first, and the floor."""
     title = f"{found.dataset} {found.split}, rules of {found.convention}"
-    made = Table(*(axis.key.removeprefix("track.") for axis in found.axes), title=title)
+    made = Table(title=title)
+    for position, axis in enumerate(found.axes):
+        made.add_column(axis.name, min_width=0 if position else len(KEEP_FIRST_BOX))
     label = LABELS[found.figure]
     columns = {label: found.figure, "AUC": "auc", "AO": "ao", "precision": "precision",
                "SR .5": "sr50"}  # fmt: skip
