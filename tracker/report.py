@@ -8,7 +8,6 @@ template that escapes every value.
 from __future__ import annotations
 
 import base64
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -105,8 +104,8 @@ def write_report(
 
 
 def worst(tracker: TrackerScore, count: int) -> list[SequenceScore]:
-    """Find the sequences with the lowest AUC, the lowest first; those without one are left out."""
-    scored = [one for one in tracker.sequences if math.isfinite(one.score.auc)]
+    """Find the sequences with the lowest AUC, the lowest first; without those of no frame."""
+    scored = [one for one in tracker.sequences if one.score.frames]
     return sorted(scored, key=lambda one: (one.score.auc, one.name))[:count]
 
 
@@ -189,7 +188,7 @@ def _totals(trackers: Sequence[TrackerScore]) -> list[dict[str, Any]]:
 def _by_sequence(evaluation: Evaluation) -> dict[str, Any]:
     """Table of the first tracker's sequences, with the AUC of the others in the last columns."""
     first, *others = evaluation.trackers
-    rivals = [{one.name: one.score.auc for one in tracker.sequences} for tracker in others]
+    rivals = [{one.name: one.score for one in tracker.sequences} for tracker in others]
     rows = [
         {
             "name": one.name,
@@ -197,7 +196,7 @@ def _by_sequence(evaluation: Evaluation) -> dict[str, Any]:
                 *_cells(one.score),
                 _fps(one.fps),
                 f"{one.score.frames:,}",
-                *(_share(rival.get(one.name, math.nan)) for rival in rivals),
+                *(_cells(rival[one.name])[0] if one.name in rival else "-" for rival in rivals),
             ],
         }
         for one in first.sequences
@@ -257,11 +256,12 @@ def _mean_fps(sequences: Sequence[SequenceScore]) -> float | None:
 
 
 def _cells(score: Score) -> list[str]:
-    return [_share(getattr(score, name)) for name in _FIGURES.values()]
+    """Figures as text; where no frame counts their zeros would say that the tracker failed."""
+    return [_share(getattr(score, name)) if score.frames else "-" for name in _FIGURES.values()]
 
 
 def _share(value: float) -> str:
-    return f"{value:.3f}" if math.isfinite(value) else "-"
+    return f"{value:.3f}"
 
 
 def _overlap(value: float | None) -> str:
