@@ -396,6 +396,10 @@ def sweep_command(
     from tracker.metrics import DEFAULT_CONVENTION
     from tracker.sequences import read_sequences
 
+    given = {key: tried for key, tried in values.items() if tried is not None}
+    if not given:
+        options = ", ".join(f"--{key.replace('_', '-')}" for key in values)
+        raise click.UsageError(f"nothing to try: give values to at least one of {options}")
     if split is None and dataset != "got10k":
         raise click.UsageError(f"--split is needed for {dataset}: its first split is a test set")
     rule = convention or DEFAULT_CONVENTION[dataset]
@@ -404,7 +408,6 @@ def sweep_command(
         click.echo(f"Warning: {warning}", err=True)
     made = evaluate.open_checkpoint(checkpoint, overrides, device)
     name = made.config.name
-    given = {key: tried for key, tried in values.items() if tried is not None}
     axes = grid.axes_of(name, LACKS[name], given)
     settings = grid.settings_of(axes, made.config)
     found = sweep.sweep(

@@ -44,6 +44,7 @@ __all__ = [
     "warnings_of",
 ]
 
+SHOWN_FAILURES = 10
 RUNS, SUMMARY, MAP = "runs", "sweep.json", "sweep.png"
 FIGURES: dict[Dataset, Figure] = {
     "otb": "auc",
@@ -120,7 +121,8 @@ def contestants_of(checkpoint: Opened, settings: Sequence[Setting]) -> list[Cont
 def warnings_of(dataset: Dataset, split: str) -> tuple[str, ...]:
     """Warnings about tuning on a split; one is always there."""
     what = f"{dataset} {split}"
-    if dataset == "otb" or split == "test" or (split == "all" and dataset != "trackingnet"):
+    # Of the others' test sets the ground truth is not public, so "all" does not score them.
+    if dataset == "otb" or split == "test" or (split == "all" and dataset == "lasot"):
         return ON_TEST_SET.format(what=what), PUBLISHED
     if split != "val":
         return ON_TRAINING_SET.format(what=what), PUBLISHED
@@ -151,7 +153,7 @@ def sweep(
 
     Raises
     ------
-    DataError : if no sequence has public ground truth
+    DataError : if no sequence has public ground truth, or no frame counts
     MismatchError : if the folder holds a sweep of something else
     EvaluationError : if sequences could not be followed; all others were
     """
@@ -170,6 +172,11 @@ def sweep(
     first = contestants[0].setting.name
     evaluation = score_all(sequences, runs, first=first, convention=convention)
     scores = {one.tracker: one for one in evaluation.trackers}
+    if not scores:
+        raise DataError(
+            f"{sequences.dataset} {sequences.split}: no frame of these sequences counts by the "
+            f"rules of {convention}, so settings cannot be compared on them"
+        )
     figure = FIGURES[sequences.dataset]
     found = Sweep(
         dataset=sequences.dataset,
@@ -259,7 +266,10 @@ def _follow(
         if failures:
             raise EvaluationError(
                 f"{len(failures)} of {len(jobs)} runs failed, so there is no table; the others are "
-                "kept, the same command goes on with these:\n  " + "\n  ".join(failures[:10])
+                "kept, the same command goes on with these:\n  "
+                + "\n  ".join(failures[:SHOWN_FAILURES])
+                + f"\n  and {len(failures) - SHOWN_FAILURES} more"
+                * (len(failures) > SHOWN_FAILURES)
             )
         done = ledgers[contestants[0].setting.name].done
         return tuple(note for one in sequences for note in done[one.name]["notes"])
