@@ -18,6 +18,7 @@ from jinja2 import Environment, StrictUndefined
 
 from shards.geometry import Float
 from shards.sink import FolderSink
+from tracker.evaluation_text import fps
 from tracker.plots import CURVES, curve_plot, overlap_plot
 from tracker.scores import Evaluation, Score, SequenceScore, TrackerScore
 from tracker.strips import (
@@ -180,7 +181,7 @@ def _totals(trackers: Sequence[TrackerScore]) -> list[dict[str, Any]]:
     rows = []
     for number, tracker in enumerate(trackers):
         kind = "first" if number == 0 else "floor" if number == len(trackers) - 1 else ""
-        cells = [*_cells(tracker.total), _fps(_mean_fps(tracker.sequences))]
+        cells = [*_cells(tracker.total), _fps(fps(tracker))]
         rows.append({"name": tracker.tracker, "kind": kind, "cells": cells})
     return rows
 
@@ -246,13 +247,6 @@ def _curve_text(evaluation: Evaluation, name: str) -> str:
         f"{one.tracker} {_share(getattr(one.total, curve.figure))}" for one in evaluation.trackers
     )
     return f"{curve.title}, {curve.up} against {curve.across}: {figures}"
-
-
-def _mean_fps(sequences: Sequence[SequenceScore]) -> float | None:
-    """Frames a second over all sequences that were timed; None if none was."""
-    timed = [(len(one.overlap), one.fps) for one in sequences if one.fps]
-    seconds = sum(frames / fps for frames, fps in timed)
-    return sum(frames for frames, _ in timed) / seconds if seconds else None
 
 
 def _cells(score: Score) -> list[str]:

@@ -33,16 +33,8 @@ from tracker.grid import (
 from tracker.onepass import KEEP_FIRST_BOX
 from tracker.scores import Score, SequenceScore, TrackerScore
 from tracker.sequences import Dataset, Sequences, read_sequences
-from tracker.sweep import (
-    Contestant,
-    Sweep,
-    advice,
-    best_options,
-    facts,
-    sweep,
-    table,
-    warnings_of,
-)
+from tracker.sweep import Contestant, sweep
+from tracker.sweep_text import Sweep, advice, best_options, facts, table, warnings_of
 
 WINDOW, NMS = "track.match.window", "track.match.proposals.nms_iou"
 
