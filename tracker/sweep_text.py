@@ -81,8 +81,8 @@ def advice(found: Sweep) -> list[str]:
     close = sum(one.behind <= 2 * one.error for one in found.order[1:])
     if close:
         lines.append(
-            f"within two standard errors of the best, of the {len(values) - 1} others: {close}; these "
-            "sequences do not tell them apart"
+            f"within two standard errors of the best, of the {len(values) - 1} others: {close}; "
+            "these sequences do not tell them apart"
         )
     for axis in found.axes:
         value = dict(best.setting.values)[axis.key]
