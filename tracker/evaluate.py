@@ -10,19 +10,18 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from rich import box
-from rich.table import Table
 
 from configs import strict
 from shards.console import counter
 from shards.errors import DataError, MismatchError, SiamstreamError
 from shards.geometry import Float
 from shards.sink import FolderSink
+from tracker.evaluation_text import facts
 from tracker.ledger import data_fingerprint, opened, read_ledger
 from tracker.metrics import rules, score_sequence, total
 from tracker.onepass import KEEP_FIRST_BOX, Run, run_many, run_sequence
@@ -36,7 +35,7 @@ from tracker.results import (
     write_result,
     write_submission,
 )
-from tracker.scores import Evaluation, Score, TrackerScore
+from tracker.scores import Evaluation, TrackerScore
 from tracker.sequences import Convention, Sequences, VideoSequence
 
 if TYPE_CHECKING:  # they import torch
@@ -58,12 +57,10 @@ __all__ = [
     "run_sequence",
     "score_all",
     "score_sequence",
-    "tables",
 ]
 
 SUMMARY = "evaluation.json"
 SHOWN_FAILURES = 20
-NAME_WIDTH = 14
 
 
 class EvaluationError(SiamstreamError):
@@ -349,66 +346,3 @@ def _results(
             f"{missing[0]} the first"
         )
     return found
-
-
-def fps(tracker: TrackerScore) -> float | None:
-    """Frames a second over all sequences that were timed; None if none was."""
-    timed = [(len(one.overlap), one.fps) for one in tracker.sequences if one.fps]
-    return sum(n for n, _ in timed) / sum(n / rate for n, rate in timed) if timed else None
-
-
-def facts(evaluation: Evaluation) -> dict[str, Any]:
-    """Evaluation as one JSON object: all figures, curves of the totals alone."""
-
-    def figures(score: Score) -> dict[str, Any]:
-        return {k: v for k, v in asdict(score).items() if not k.endswith("_curve")}
-
-    return {
-        "dataset": evaluation.dataset,
-        "split": evaluation.split,
-        "convention": evaluation.convention,
-        "trackers": [
-            {
-                "tracker": one.tracker,
-                "fps": fps(one),
-                "total": asdict(one.total),
-                "sequences": [
-                    {"name": own.name, "fps": own.fps, **figures(own.score)}
-                    for own in one.sequences
-                ],
-            }
-            for one in evaluation.trackers
-        ],
-        "notes": list(evaluation.notes),
-    }
-
-
-_COLUMNS = ("AUC", "prec.", "norm. p.", "AO", "SR .5", "SR .75", "fps")
-
-
-def _row(score: Score, speed: float | None) -> list[str]:
-    values = (score.auc, score.precision, score.norm_precision, score.ao, score.sr50, score.sr75)
-    return [*(f"{value:.3f}" for value in values), "" if speed is None else f"{speed:.1f}"]
-
-
-def tables(evaluation: Evaluation, per_sequence: bool) -> list[Table]:
-    """Tables for a terminal: one of all trackers, and if asked for one of the first's sequences."""
-    count = len(evaluation.trackers[0].sequences) if evaluation.trackers else 0
-    title = f"{evaluation.dataset} {evaluation.split}, {count} sequences, rules of "
-    found = [_table("tracker", title + evaluation.convention)]
-    for one in evaluation.trackers:
-        found[0].add_row(one.tracker, *_row(one.total, fps(one)))
-    if per_sequence and evaluation.trackers:
-        first = evaluation.trackers[0]
-        found.append(_table("sequence", first.tracker))
-        for own in first.sequences:
-            found[1].add_row(own.name, *_row(own.score, own.fps))
-    return found
-
-
-def _table(first: str, title: str) -> Table:
-    table = Table(title=title, box=box.SIMPLE_HEAD)
-    table.add_column(first, overflow="fold", min_width=NAME_WIDTH)
-    for column in _COLUMNS:
-        table.add_column(column, justify="right")
-    return table

@@ -193,7 +193,9 @@ def ranked(
 
 
 def _by_sequence(score: TrackerScore, figure: Figure) -> npt.NDArray[np.float64]:
-    return np.array([getattr(one.score, figure) for one in score.sequences], np.float64)
+    """Figures of the sequences, NaN where no frame counts."""
+    values = [getattr(s.score, figure) if s.score.frames else math.nan for s in score.sequences]
+    return np.array(values, np.float64)
 
 
 def best_of_rest(

@@ -8,7 +8,6 @@ template that escapes every value.
 from __future__ import annotations
 
 import base64
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -19,6 +18,7 @@ from jinja2 import Environment, StrictUndefined
 
 from shards.geometry import Float
 from shards.sink import FolderSink
+from tracker.evaluation_text import fps
 from tracker.plots import CURVES, curve_plot, overlap_plot
 from tracker.scores import Evaluation, Score, SequenceScore, TrackerScore
 from tracker.strips import (
@@ -105,8 +105,8 @@ def write_report(
 
 
 def worst(tracker: TrackerScore, count: int) -> list[SequenceScore]:
-    """Find the sequences with the lowest AUC, the lowest first; those without one are left out."""
-    scored = [one for one in tracker.sequences if math.isfinite(one.score.auc)]
+    """Find the sequences with the lowest AUC, the lowest first; without those of no frame."""
+    scored = [one for one in tracker.sequences if one.score.frames]
     return sorted(scored, key=lambda one: (one.score.auc, one.name))[:count]
 
 
@@ -181,7 +181,7 @@ def _totals(trackers: Sequence[TrackerScore]) -> list[dict[str, Any]]:
     rows = []
     for number, tracker in enumerate(trackers):
         kind = "first" if number == 0 else "floor" if number == len(trackers) - 1 else ""
-        cells = [*_cells(tracker.total), _fps(_mean_fps(tracker.sequences))]
+        cells = [*_cells(tracker.total), _fps(fps(tracker))]
         rows.append({"name": tracker.tracker, "kind": kind, "cells": cells})
     return rows
 
@@ -189,7 +189,7 @@ def _totals(trackers: Sequence[TrackerScore]) -> list[dict[str, Any]]:
 def _by_sequence(evaluation: Evaluation) -> dict[str, Any]:
     """Table of the first tracker's sequences, with the AUC of the others in the last columns."""
     first, *others = evaluation.trackers
-    rivals = [{one.name: one.score.auc for one in tracker.sequences} for tracker in others]
+    rivals = [{one.name: one.score for one in tracker.sequences} for tracker in others]
     rows = [
         {
             "name": one.name,
@@ -197,7 +197,7 @@ def _by_sequence(evaluation: Evaluation) -> dict[str, Any]:
                 *_cells(one.score),
                 _fps(one.fps),
                 f"{one.score.frames:,}",
-                *(_share(rival.get(one.name, math.nan)) for rival in rivals),
+                *(_cells(rival[one.name])[0] if one.name in rival else "-" for rival in rivals),
             ],
         }
         for one in first.sequences
@@ -249,19 +249,13 @@ def _curve_text(evaluation: Evaluation, name: str) -> str:
     return f"{curve.title}, {curve.up} against {curve.across}: {figures}"
 
 
-def _mean_fps(sequences: Sequence[SequenceScore]) -> float | None:
-    """Frames a second over all sequences that were timed; None if none was."""
-    timed = [(len(one.overlap), one.fps) for one in sequences if one.fps]
-    seconds = sum(frames / fps for frames, fps in timed)
-    return sum(frames for frames, _ in timed) / seconds if seconds else None
-
-
 def _cells(score: Score) -> list[str]:
-    return [_share(getattr(score, name)) for name in _FIGURES.values()]
+    """Figures as text; where no frame counts their zeros would say that the tracker failed."""
+    return [_share(getattr(score, name)) if score.frames else "-" for name in _FIGURES.values()]
 
 
 def _share(value: float) -> str:
-    return f"{value:.3f}" if math.isfinite(value) else "-"
+    return f"{value:.3f}"
 
 
 def _overlap(value: float | None) -> str:

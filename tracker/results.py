@@ -7,8 +7,9 @@
     <out>/GOT-10k/<tracker>/<sequence>/<sequence>_001.txt, <sequence>_time.txt
 
 A line is ``x,y,w,h`` in pixels, counted from 1 for OTB and from 0 elsewhere; a time is seconds a
-frame. They are what the got10k toolkit (``result_dir=<out>``) and pysot (``--tracker_path <out>``)
-expect. Figures are always computed from the files, so they are the same whoever computes them.
+frame. The got10k toolkit (``result_dir=<out>``) and pysot (``--tracker_path <out>``) expect this;
+pysot calls OTB ``OTB100`` and two targets of a video by a hyphen: docs/TRACKER.md has the links
+for that. Figures are always computed from the files, so they are the same whoever computes them.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,57 +15,28 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from rich.table import Table
-
 from shards.console import counter
 from shards.errors import DataError, MismatchError
 from shards.sink import FolderSink
 from tracker.evaluate import EvaluationError, Opened, keep_first_box, score_all
-from tracker.grid import Axis, Figure, Ranked, Setting, best_of_rest, ranked
+from tracker.grid import Axis, Figure, Setting, best_of_rest, ranked
 from tracker.ledger import data_fingerprint, opened, read_ledger
 from tracker.onepass import KEEP_FIRST_BOX, Job, run_jobs
 from tracker.plots import grid_plot
 from tracker.results import result_path, trackers_in, write_result
-from tracker.scores import Score
 from tracker.sequences import Convention, Dataset, Sequences
+from tracker.sweep_text import LABELS, Sweep, facts, warnings_of
 
-__all__ = [
-    "MAP",
-    "SUMMARY",
-    "Contestant",
-    "Sweep",
-    "advice",
-    "best_options",
-    "contestants_of",
-    "facts",
-    "sweep",
-    "table",
-    "warnings_of",
-]
+__all__ = ["MAP", "SUMMARY", "Contestant", "contestants_of", "sweep"]
 
 RUNS, SUMMARY, MAP = "runs", "sweep.json", "sweep.png"
+SHOWN_FAILURES = 10
 FIGURES: dict[Dataset, Figure] = {
     "otb": "auc",
     "lasot": "auc",
     "got10k": "ao",
     "trackingnet": "auc",
 }
-LABELS: dict[Figure, str] = {"auc": "AUC", "ao": "AO"}
-
-PUBLISHED = (
-    "the published figures of these models are the best of such grids on the test sets themselves, "
-    "so a figure tuned on a validation set is lower and honest. Choose settings here, then "
-    "evaluate once on the test set."
-)
-ON_TEST_SET = (
-    "{what} IS A TEST SET: figures of settings chosen on it are too good, and do not compare with "
-    "honest ones. Use GOT-10k val (--dataset got10k --split val), or LaSOT train (--dataset lasot "
-    "--split train) with sequences that the model was not trained on."
-)
-ON_TRAINING_SET = (
-    "{what} is a training set: only sequences that the model was not trained on tell anything. "
-    "Hold some out, and give a folder of those alone."
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,31 +46,6 @@ class Contestant:
     setting: Setting
     make: Callable[[], Any]
     made_by: Mapping[str, str]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Sweep:
-    """What a sweep found.
-
-    Parameters
-    ----------
-    dataset, split, convention : of the evaluation
-    figure : that decides
-    axes : of the grid
-    order : settings, the best first
-    floor : figures of keeping the first box
-    warnings, notes : what a reader must know
-    """
-
-    dataset: Dataset
-    split: str
-    convention: Convention
-    figure: Figure
-    axes: tuple[Axis, ...]
-    order: tuple[Ranked, ...]
-    floor: Score
-    warnings: tuple[str, ...]
-    notes: tuple[str, ...]
 
 
 def contestants_of(checkpoint: Opened, settings: Sequence[Setting]) -> list[Contestant]:
@@ -115,16 +60,6 @@ def contestants_of(checkpoint: Opened, settings: Sequence[Setting]) -> list[Cont
         )
         for one in settings
     ]
-
-
-def warnings_of(dataset: Dataset, split: str) -> tuple[str, ...]:
-    """Warnings about tuning on a split; one is always there."""
-    what = f"{dataset} {split}"
-    if dataset == "otb" or split == "test" or (split == "all" and dataset != "trackingnet"):
-        return ON_TEST_SET.format(what=what), PUBLISHED
-    if split != "val":
-        return ON_TRAINING_SET.format(what=what), PUBLISHED
-    return (PUBLISHED,)
 
 
 def sweep(
@@ -151,7 +86,7 @@ def sweep(
 
     Raises
     ------
-    DataError : if no sequence has public ground truth
+    DataError : if no sequence has public ground truth, or no frame counts
     MismatchError : if the folder holds a sweep of something else
     EvaluationError : if sequences could not be followed; all others were
     """
@@ -170,6 +105,11 @@ def sweep(
     first = contestants[0].setting.name
     evaluation = score_all(sequences, runs, first=first, convention=convention)
     scores = {one.tracker: one for one in evaluation.trackers}
+    if not scores:
+        raise DataError(
+            f"{sequences.dataset} {sequences.split}: no frame of these sequences counts by the "
+            f"rules of {convention}, so settings cannot be compared on them"
+        )
     figure = FIGURES[sequences.dataset]
     found = Sweep(
         dataset=sequences.dataset,
@@ -259,7 +199,10 @@ def _follow(
         if failures:
             raise EvaluationError(
                 f"{len(failures)} of {len(jobs)} runs failed, so there is no table; the others are "
-                "kept, the same command goes on with these:\n  " + "\n  ".join(failures[:10])
+                "kept, the same command goes on with these:\n  "
+                + "\n  ".join(failures[:SHOWN_FAILURES])
+                + f"\n  and {len(failures) - SHOWN_FAILURES} more"
+                * (len(failures) > SHOWN_FAILURES)
             )
         done = ledgers[contestants[0].setting.name].done
         return tuple(note for one in sequences for note in done[one.name]["notes"])
@@ -328,87 +271,3 @@ def _write(out: Path, found: Sweep) -> None:
     else:
         sink.remove([MAP])
     sink.write(SUMMARY, json.dumps(facts(found), indent=1).encode())
-
-
-def advice(found: Sweep) -> list[str]:
-    """What the table says: the spread, what cannot be told apart, values at the grid's end."""
-    values = [float(getattr(one.total, found.figure)) for one in found.order]
-    label, best = LABELS[found.figure], found.order[0]
-    lines = [
-        f"{label} from {min(values):.3f} to {max(values):.3f} over {len(values)} settings, spread "
-        f"{max(values) - min(values):.3f}"
-    ]
-    close = sum(one.behind <= 2 * one.error for one in found.order[1:])
-    if close:
-        lines.append(
-            f"{close} of the {len(values) - 1} others are within two standard errors of the best: "
-            "these sequences do not tell them apart"
-        )
-    for axis in found.axes:
-        value = dict(best.setting.values)[axis.key]
-        ends = {min(axis.values): "smallest", max(axis.values): "largest"}
-        if len(axis.values) > 1 and value in ends:
-            lines.append(f"the best {axis.key}, {value:g}, is the {ends[value]} tried")
-    return lines
-
-
-def best_options(found: Sweep) -> str:
-    """Options of ``track`` and ``eval`` that choose the best setting."""
-    return " ".join(f"--set {text}" for text in found.order[0].setting.overrides)
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
-def _figures(score: Score) -> dict[str, Any]:
-    named = dataclasses.asdict(score)
-    return {
-        k: v if isinstance(v, int) else _number(v) for k, v in named.items() if "_curve" not in k
-    }
-
-
-def facts(found: Sweep) -> dict[str, Any]:
-    """Sweep as one JSON object."""
-    return {
-        "dataset": found.dataset,
-        "split": found.split,
-        "convention": found.convention,
-        "figure": found.figure,
-        "warnings": list(found.warnings),
-        "best": best_options(found),
-        "advice": advice(found),
-        "settings": [
-            {
-                "values": dict(one.setting.values),
-                **_figures(one.total),
-                "behind": _number(one.behind),
-                "behind_standard_error": _number(one.error),
-            }
-            for one in found.order
-        ],
-        "keep_first_box": _figures(found.floor),
-        "notes": list(found.notes),
-    }
-
-
-def table(found: Sweep) -> Table:
-    """Table for a terminal: settings, the best first, and the floor."""
-    title = f"{found.dataset} {found.split}, rules of {found.convention}"
-    made = Table(title=title)
-    for position, axis in enumerate(found.axes):
-        made.add_column(axis.name, min_width=0 if position else len(KEEP_FIRST_BOX))
-    label = LABELS[found.figure]
-    columns = {label: found.figure, "AUC": "auc", "AO": "ao", "precision": "precision",
-               "SR .5": "sr50"}  # fmt: skip
-    for name in [*columns, "behind the best"]:
-        made.add_column(name, justify="right")
-    for one in found.order:
-        cells = [f"{value:g}" for _, value in one.setting.values]
-        cells += [f"{getattr(one.total, key):.3f}" for key in columns.values()]
-        spread = "" if math.isnan(one.error) else f" ± {one.error:.3f}"
-        made.add_row(*cells, "best" if one is found.order[0] else f"{one.behind:.3f}{spread}")
-    made.add_section()
-    floor = [f"{getattr(found.floor, key):.3f}" for key in columns.values()]
-    made.add_row(KEEP_FIRST_BOX, *[""] * (len(found.axes) - 1), *floor, "")
-    return made
