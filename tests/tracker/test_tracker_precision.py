@@ -83,8 +83,13 @@ def test_rounding_does_not_make_anchors_tie_and_keeps_most_proposals(batches):
     assert torch.stack(kept).mean() > 0.75
 
 
+# Trainings that take a quarter of a minute are for `make test-services`; the others have their parts.
+LONG = ("spm_r18c4", "siamrpn_alexnet")
+TRAINED = [pytest.param(n, marks=pytest.mark.services) if n in LONG else n for n in NAMES]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TRAINED)
 def test_losses_stay_within_one_per_cent_as_training_goes_on(name, batches):
     model = build(ModelConfig(name=name, init="random", width=0.25))
     stepper = Stepper(model, TrainConfig(lr=0.02, warmup_steps=0), torch.device("cpu"))
@@ -98,7 +103,7 @@ def test_losses_stay_within_one_per_cent_as_training_goes_on(name, batches):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TRAINED)
 def test_ten_steps_in_bfloat16_follow_those_in_float32(name, batches):
     config, found = ModelConfig(name=name, init="random", width=0.25), {}
     for amp in ("off", "bf16"):
