@@ -102,11 +102,11 @@ CLAIMS = (
         least=True,
     ),
     Claim(
-        key="unseen_gain", what="unseen sequences: AO above keep-first-box", unit="", bar=0.0,
+        key="unseen_gain", what="unseen sequences: AO above keep-first-box", unit="", bar=0.02,
         least=True,
     ),
     Claim(
-        key="trained_gain", what="unseen sequences: AO above random weights", unit="", bar=0.0,
+        key="trained_gain", what="unseen sequences: AO above random weights", unit="", bar=0.02,
         least=True,
     ),
     Claim(key="cpu_minutes", what="all of it, CPU time", unit="min", bar=20),
@@ -266,7 +266,6 @@ def measure_learning(
     the result, as JSON has it
     """
     run = result.start("learn", command)
-    started_s = _cpu_s()
     batches = Pairs(
         unseen_batches(material.unseen_pairs, same=True),
         unseen_batches(material.unseen_pairs, same=False),
@@ -291,7 +290,7 @@ def measure_learning(
         "single_gain": [one["single_ao"] - single_floor for one in found],
         "unseen_gain": [one["curve"][-1]["ao"] - unseen_floor for one in found],
         "trained_gain": [one["curve"][-1]["ao"] - one["curve"][0]["ao"] for one in found],
-        "cpu_minutes": [(_cpu_s() - started_s) / 60],
+        "cpu_minutes": [_cpu_s() / 60],
     }
     return {
         **run,
@@ -321,6 +320,6 @@ def one_torch_thread() -> Iterator[None]:
 
 
 def _cpu_s() -> float:
-    """CPU seconds of this process and of its children that have ended."""
+    """CPU seconds of this process since it began, and of its children that have ended."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(one.ru_utime + one.ru_stime for one in used)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -51,7 +52,7 @@ def material(out: Path, say: Callable[[str], None]) -> Material:
     """Material from ``$SIAMSTREAM_TEST_DATA``, or from the demo if that is not set."""
     raw = os.environ.get("SIAMSTREAM_TEST_DATA")
     if raw:
-        return real_material(Path(raw), out / "real")
+        return real_material(Path(raw), out / f"real-{_fingerprint(Path(raw))}")
     say(
         "Note: demo sequences, for $SIAMSTREAM_TEST_DATA is not set; let it name a parent of raw "
         f"data sets ({', '.join(PACKED)} and otb) to learn from real ones"
@@ -85,8 +86,11 @@ def demo_material(out: Path) -> Material:
     for name, seed in DEMO_SEEDS.items():
         root, count = out / "demo" / name, DEMO_SEQUENCES[name]
         if not root.is_dir():
-            _run("packer", "demo", "--root", root, "--sequences", count, "--frames", DEMO_FRAMES,
+            partial = root.with_name(f".{name}.partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            _run("packer", "demo", "--root", partial, "--sequences", count, "--frames", DEMO_FRAMES,
                  "--seed", seed)  # fmt: skip
+            partial.replace(root)
     _pack("lasot", out / "demo/seen/lasot", out / "train/lasot", "--stride", "1")
     unseen = read_sequences("lasot", out / "demo/unseen/lasot", "all").sequences
     single = read_sequences("lasot", out / "demo/seen/lasot", "all").sequences[0]
@@ -133,6 +137,16 @@ def write_as_lasot(sequences: Sequence[VideoSequence], root: Path) -> None:
         (folder / "full_occlusion.txt").write_text(absent)
         (folder / "out_of_view.txt").write_text(absent)
     partial.replace(root)
+
+
+def _fingerprint(raw: Path) -> str:
+    """Digits that change with the names and sizes of the files that are packed."""
+    digest = hashlib.sha256()
+    for name in (*PACKED, "otb"):
+        for path in sorted((raw / name).rglob("*")):
+            if path.is_file():
+                digest.update(f"{path.relative_to(raw)} {path.stat().st_size}\n".encode())
+    return digest.hexdigest()[:8]
 
 
 def _named(sequences: Sequence[VideoSequence], name: str) -> VideoSequence:

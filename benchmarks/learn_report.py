@@ -37,8 +37,8 @@ def learn_lines(run: Mapping[str, Any]) -> list[str]:
     """What the figures were measured on, in sentences."""
     seeds = [one["seed"] for one in run["seeds"]]
     last = [one["curve"][-1]["ao_by_sequence"] for one in run["seeds"]]
-    names = ", ".join(
-        f"{name} {statistics.median(ao[name] for ao in last):.3f} (keep-first-box {floor:.3f})"
+    names = "; ".join(
+        f"{name} {', '.join(f'{ao[name]:.3f}' for ao in last)} (keep-first-box {floor:.3f})"
         for name, floor in run["unseen_floor_by_sequence"].items()
     )
     pairs = run["schedules"]["pairs"]
@@ -47,7 +47,7 @@ def learn_lines(run: Mapping[str, Any]) -> list[str]:
         f"Median of the seeds {', '.join(map(str, seeds))}; {run['config']} with "
         f"{', '.join(f'`{text}`' for text in run['overrides'])}; "
         f"{pairs['epochs'] * pairs['steps']:,} steps.",
-        f"AO by unseen sequence: {names}.",
+        f"AO by unseen sequence, seed by seed: {names}.",
         f"AO of the single sequence {run['single']}: "
         f"{statistics.median(one['single_ao'] for one in run['seeds']):.3f} (keep-first-box "
         f"{run['single_floor_ao']:.3f}).",

@@ -175,6 +175,7 @@ def track_command(
 
     track.check_paths(out, txt, [checkpoint, video])
     clip = open_clip(video)
+    track.check_paths(out, txt, clip.pictures)
     where = follow.torch_device(device)
     opened = open_model(checkpoint, overrides, where)
     tracker = follow.make_tracker(opened.model, device=where)

@@ -12,7 +12,7 @@ from tracker.scores import Evaluation, Score, TrackerScore
 
 __all__ = ["facts", "fps", "tables"]
 
-NAME_WIDTH = 14
+NAME_WIDTH, NAME_WIDTH_MOST = 14, 30
 
 
 def fps(tracker: TrackerScore) -> float | None:
@@ -60,20 +60,22 @@ def tables(evaluation: Evaluation, per_sequence: bool) -> list[Table]:
     """Tables for a terminal: one of all trackers, and if asked for one of the first's sequences."""
     count = len(evaluation.trackers[0].sequences) if evaluation.trackers else 0
     title = f"{evaluation.dataset} {evaluation.split}, {count} sequences, rules of "
-    found = [_table("tracker", title + evaluation.convention)]
+    found = [_table("tracker", title + evaluation.convention, [])]
     for one in evaluation.trackers:
         found[0].add_row(one.tracker, *_row(one.total, fps(one)))
     if per_sequence and evaluation.trackers:
         first = evaluation.trackers[0]
-        found.append(_table("sequence", first.tracker))
+        names = [own.name for own in first.sequences]
+        found.append(_table("sequence", first.tracker, names))
         for own in first.sequences:
             found[1].add_row(own.name, *_row(own.score, own.fps))
     return found
 
 
-def _table(first: str, title: str) -> Table:
+def _table(first: str, title: str, names: list[str]) -> Table:
     table = Table(title=title, box=box.SIMPLE_HEAD)
-    table.add_column(first, overflow="fold", min_width=NAME_WIDTH)
+    width = min(max([NAME_WIDTH, *map(len, names)]), NAME_WIDTH_MOST)
+    table.add_column(first, overflow="fold", min_width=width)
     for column in _COLUMNS:
         table.add_column(column, justify="right")
     return table

@@ -96,26 +96,45 @@ def told_config(path: Path, content: Any, overrides: Sequence[str] = ()) -> Mode
 
 
 def run_config(content: Any, path: Path, overrides: Sequence[str] = ()) -> ModelConfig | None:
-    """Model of a checkpoint of ``train.py``; None if the content is not that of one.
+    """Model of a checkpoint of ``train.py``, or of what was kept of one with its ``meta``.
+
+    Returns
+    -------
+    None if the content is not that of one: the configuration of a published checkpoint is no YAML
 
     Raises
     ------
     ConfigError : if the configuration in it is invalid
     VersionError : if it is of another format
     """
-    if not isinstance(content, Mapping) or any(key not in content for key in checkpoint.KEYS):
+    if not isinstance(content, Mapping):
         return None
+    label, meta = f"{path}, its configuration", content.get("meta")
+    text = meta.get("config") if isinstance(meta, Mapping) else None
+    if not all(key in content for key in checkpoint.KEYS):
+        kept = _model_section(text, label)
+        if kept is None:
+            return None
+        return strict.load_text(ModelConfig, strict.dump(kept), label, overrides)
     if content.get("format") != checkpoint.FORMAT:
         raise VersionError(
             f"{path}: checkpoint format {content.get('format')}, this program reads "
             f"{checkpoint.FORMAT}"
         )
-    label, meta = f"{path}, its configuration", content["meta"]
-    text = meta.get("config") if isinstance(meta, Mapping) else None
     whole = parse(text, label).value if isinstance(text, str) else None
     if not isinstance(whole, dict) or not isinstance(whole.get("model"), dict):
         raise ConfigError(f"{label}: no section 'model'; the file is damaged")
     return strict.load_text(ModelConfig, strict.dump(whole["model"]), label, overrides)
+
+
+def _model_section(text: object, label: str) -> dict[str, Any] | None:
+    """Section ``model`` of the text of a run's configuration; None of any other text."""
+    try:
+        whole = parse(text, label).value if isinstance(text, str) else None
+    except ConfigError:
+        return None
+    model = whole.get("model") if isinstance(whole, dict) else None
+    return model if isinstance(model, dict) and {"name", "grid"} <= model.keys() else None
 
 
 def read_header(path: Path, overrides: Sequence[str] = ()) -> Header | None:

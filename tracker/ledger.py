@@ -24,7 +24,6 @@ from tracker.sequences import Dataset, VideoSequence
 
 __all__ = ["Ledger", "data_fingerprint", "opened", "read_ledger"]
 
-SIZES_TAKEN = 64  # pictures of a sequence whose sizes are part of its fingerprint
 SHOWN_CHARACTERS = 60
 ELSEWHERE = "give another --name or --out"
 
@@ -33,8 +32,7 @@ def data_fingerprint(sequence: VideoSequence) -> str:
     """Digits that change with what a tracker is given: picture names, first box, file sizes."""
     digest = hashlib.sha256(sequence.boxes[0].tobytes())
     digest.update("\n".join(frame.name for frame in sequence.frames).encode())
-    step = max(1, len(sequence.frames) // SIZES_TAKEN)
-    for frame in sequence.frames[::step]:
+    for frame in sequence.frames:
         digest.update(b"%d," % (frame.stat().st_size if frame.is_file() else -1))
     return digest.hexdigest()
 
@@ -90,9 +88,16 @@ def read_ledger(out: Path, dataset: Dataset, tracker: str) -> Ledger | None:
         return None
     ledger = Ledger(lines[0]["made_by"])
     for entry in lines[1:]:
-        if {"sequence", "data", "result", "notes"} <= entry.keys():
+        if _is_entry(entry):
             ledger.done[entry["sequence"]] = entry
     return ledger
+
+
+def _is_entry(entry: dict[str, Any]) -> bool:
+    """Whether a line is one of `Ledger.add`; another one counts as not there."""
+    notes = entry.get("notes")
+    texts = [entry.get(key) for key in ("sequence", "data", "result")]
+    return isinstance(notes, list) and all(isinstance(one, str) for one in [*texts, *notes])
 
 
 @contextmanager

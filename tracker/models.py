@@ -99,6 +99,8 @@ def initialise(model: TrackerModel, config: ModelConfig) -> InitReport:
         if config.init == "imagenet":
             raise
         warning = f"{error}. The backbone starts from random weights."
+        if getattr(model.z_net, "norm_eval", False):
+            warning += " Its batch normalisation has no statistics, and never learns any."
         return InitReport(source=f"random, seed {config.seed}", warning=warning)
     unused = imagenet.load_backbone(model.z_net, weights.read_state(path), str(path))
     return InitReport(source=f"ImageNet, {path}{_without(unused)}")
@@ -112,12 +114,11 @@ def _from_file(model: TrackerModel, path: Path) -> InitReport:
         )
     content = weights.read_content(path)
     told, own = told_config(path, content), model.config
-    for key in ("name", "grid"):
-        if told is not None and (its := getattr(told, key)) != getattr(own, key):
-            raise weights.WeightsError(
-                f"model.init: {path} is of model.{key} '{its}', this model of "
-                f"'{getattr(own, key)}'; give --set model.{key}={its}, or other first weights"
-            )
+    if told is not None and told.name != own.name:
+        raise weights.WeightsError(
+            f"model.init: {path} is of model.name '{told.name}', this model of '{own.name}'; give "
+            f"--set model.name={told.name}, or other first weights"
+        )
     state = weights.state_of(content, path)
     of_backbone = {name.startswith("z_net.") for name in state}
     if len(of_backbone) == 1:  # no heads: all names have the prefix, or none has
@@ -125,10 +126,14 @@ def _from_file(model: TrackerModel, path: Path) -> InitReport:
         return InitReport(source=f"backbone, {path}{_without(unused)}")
     weights.load_model(model, state, str(path))
     warning = None
-    if told is None and own.grid != "corner":
+    grid = "corner" if told is None else told.grid
+    if grid != own.grid:
+        what = f"is of grid '{grid}'"
+        if told is None:
+            what = "does not say of which grid it is; published weights are of 'corner'"
         warning = (
-            f"{path} does not say of which grid it is. Published weights are of 'corner', and this "
-            f"model is of '{own.grid}': what it sees is shifted by up to a pixel."
+            f"{path} {what}, and this model is of '{own.grid}': at first, what it sees is shifted "
+            "by up to a pixel."
         )
     return InitReport(source=f"model, {path}", warning=warning)
 

@@ -177,6 +177,14 @@ def _pictures(source: FolderSource, folder: str, problems: list[Problem]) -> dic
     if not found:
         problems.append(Problem(f"{folder}/img", "no pictures; they are named 0001.jpg and so on"))
     else:
+        if len(found) < len(matches):
+            numbers = [int(m[1]) for m in matches]
+            twice = sorted({f"{n}" for n in numbers if numbers.count(n) > 1}, key=int)
+            problems.append(
+                Problem(
+                    f"{folder}/img", f"two pictures of the number {named(twice)}; move one away"
+                )
+            )
         lacking = sorted(set(range(min(found), max(found) + 1)) - found.keys())
         if lacking:
             problems.append(Problem(f"{folder}/img", f"no picture {named(lacking)}"))

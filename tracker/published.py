@@ -92,15 +92,17 @@ def convert(source: Path, out: Path, *, model: str | None = None, force: bool = 
     if weights.is_safetensors(source) and read_header(source) is not None:
         raise weights.WeightsError(f"{source} is a model file already; use it as it is")
     state = weights.state_of(content, source)
-    config = run_config(content, source)
-    if config is None:
-        config = _config(recognise(state, source, model))
-    elif model not in (None, config.name):
+    told = run_config(content, source)
+    config = told or _config(recognise(state, source, model))
+    if model not in (None, config.name):
         raise weights.WeightsError(f"{source} is a run's checkpoint of {config.name}, not {model}")
     network = build(config)
     weights.check(network.state_dict(), state, str(source))
     state, notes = _exact(state, network.state_dict(), source)
     network.load_state_dict(state)
+    if told is None and not (isinstance(content, Mapping) and "meta" in content):
+        notes = (*notes, "tensors alone do not say of which grid they are; taken for a published "
+                         "model, of 'corner'")  # fmt: skip
     found = Converted(
         out=str(out), model=config.name, grid=config.grid, source=source.resolve().name,
         sha256=file_sha256(source), epoch=_count(content, "epoch"), step=_count(content, "step"),

@@ -129,6 +129,7 @@ def read_sequences(
         found, notes, problems = _read_otb(source, split, convention)
     else:
         found, notes, problems = _read_packed(source, dataset, split)
+    problems += _twice(found)
     for one in found:
         problems += (*_name_faults(one), *_first_faults(one), *_links_out(root, one))
     if problems:
@@ -136,6 +137,10 @@ def read_sequences(
         if len(problems) > SHOWN_PROBLEMS:
             lines.append(f"  and {len(problems) - SHOWN_PROBLEMS} more")
         raise DataError("\n".join([f"{root}: malformed, mend or move away:", *lines]))
+    if not found:
+        raise DataError(
+            f"{root}: no sequence of {dataset} {split} is there; expected {_layout(dataset)}"
+        )
     found.sort(key=lambda sequence: sequence.name)
     return Sequences(dataset=dataset, split=split, sequences=tuple(found), notes=tuple(notes))
 
@@ -170,6 +175,7 @@ def _read_packed(source: FolderSource, dataset: Dataset, split: str) -> _Read:
     found: list[VideoSequence] = []
     notes: list[str] = []
     problems: list[Problem] = []
+    without: dict[str, list[str]] = {}
     for part, survey in _surveys(source, dataset, split):
         notes += [note for note in survey.notes if "class" not in note]
         problems += survey.problems
@@ -191,9 +197,20 @@ def _read_packed(source: FolderSource, dataset: Dataset, split: str) -> _Read:
             lines = int((raw.fault != _NO_LABEL).sum())
             if not first_only:
                 _note_cut(one.name, sum(map(bool, raw.pictures)), lines, notes)
-                notes += [f"{one.name}: {note}" for note in raw.notes if note.endswith("visible")]
+                for note in _label_notes(dataset, raw):
+                    without.setdefault(note, []).append(one.name)
             found.append(_sequence(source, dataset, one, raw, count, first_only))
+    for note, names in without.items():
+        notes.append(f"{note}: {len(names):,} sequences, {named(names)}")
     return found, notes, problems
+
+
+def _label_notes(dataset: Dataset, raw: Sequence) -> list[str]:
+    """What is counted otherwise because a file of labels is missing."""
+    notes = [note for note in raw.notes if note.endswith("taken as visible")]
+    if dataset == "got10k" and raw.visible is None:
+        notes.append("no cover.label: hidden frames count, which the toolkit leaves out")
+    return notes
 
 
 def _usable(found: Found, raw: Sequence, first_only: bool) -> tuple[int, list[Problem]]:
@@ -290,6 +307,19 @@ def _note_cut(name: str, pictures: int, lines: int, notes: list[str]) -> None:
 
 def _xyxy(xywh: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
+
+
+def _twice(found: list[VideoSequence]) -> list[Problem]:
+    """Sequences of one name in two places: they would share a result file."""
+    first: dict[str, Path] = {}
+    problems = []
+    for one in found:
+        folder = one.frames[0].parent
+        if one.name in first:
+            other = first[one.name]
+            problems.append(Problem(f"{folder}", f"has the name of {other}; evaluate one split"))
+        first.setdefault(one.name, folder)
+    return problems
 
 
 def _name_faults(sequence: VideoSequence) -> list[Problem]:

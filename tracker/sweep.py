@@ -256,7 +256,7 @@ def _time(seconds: float) -> str:
 
 def _write(out: Path, found: Sweep) -> None:
     """Write the summary, and the map if two parameters have several values."""
-    sink = FolderSink(out)
+    sink = FolderSink(out / "reports" / f"{found.dataset}-{found.split}")
     wide = [axis for axis in found.axes if len(axis.values) > 1]
     if len(wide) >= 2:
         down, across = wide[0], wide[1]

@@ -183,13 +183,21 @@ def state_of(content: Any, path: Path) -> dict[str, Tensor]:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping) or not content:
-        raise WeightsError(
-            f"{path}: expected a dictionary of tensors, got {type(content).__name__}"
-        )
+        got = type(content).__name__ if not isinstance(content, Mapping) else "an empty one"
+        raise WeightsError(f"{path}: expected a dictionary of tensors, got {got}")
     strange = [str(k) for k, v in content.items() if not isinstance(v, Tensor)]
     if strange:
-        raise WeightsError(f"{path}: expected tensors only, but {listed(strange)} are not")
-    return {str(k).removeprefix("module."): v for k, v in content.items()}
+        raise WeightsError(
+            f"{path}: expected tensors by name, alone or under 'state_dict' or 'model', but "
+            f"{listed(strange)} are none"
+        )
+    state = {str(k).removeprefix("module."): v for k, v in content.items()}
+    if len(state) < len(content):
+        twice = [k for k in map(str, content) if f"module.{k}" in content]
+        raise WeightsError(
+            f"{path}: with and without 'module.' before their names: {listed(twice)}"
+        )
+    return state
 
 
 def load_model(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
-from benchmarks import learn
+from benchmarks import learn, result
+from benchmarks.cli import CHECKOUT, main
 from benchmarks.learn import Schedule, anchor_auc, average_overlap, keep_first, measure_learning
-from benchmarks.learn_data import demo_material, write_as_lasot
+from benchmarks.learn_data import _fingerprint, demo_material, write_as_lasot
 from benchmarks.learn_report import curve_rows, learn_lines, plot_learning
+from loaders.batch import PairBatch
 from shards.errors import DataError
+from tracker.anchors import anchor_boxes
+from tracker.heads import CoarseMaps
+from tracker.labels import iou
+from tracker.models import ModelConfig
 from tracker.sequences import VideoSequence, read_sequences
 
 
@@ -104,3 +113,98 @@ def test_sequences_become_classes_of_their_own(tmp_path: Path) -> None:
     lines = (folder / "groundtruth.txt").read_text().splitlines()
     assert lines == ["1.5000,2.0000,2.5000,4.0000", "0.0000,0.0000,0.0000,0.0000"]
     assert (folder / "full_occlusion.txt").read_text() == "0,1\n"
+
+
+class Oracle(torch.nn.Module):
+    """Stands for SPM; its coarse score is the overlap with a fixed box, times a sign."""
+
+    def __init__(self, box: torch.Tensor, sign: float) -> None:
+        super().__init__()
+        self.config, self.box, self.sign = ModelConfig(), box, sign
+        self.anchors = anchor_boxes("edge")
+
+    def features(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"batch": image[:, :1, 0, 0]}
+
+    def kernels(self, template: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return template
+
+    def coarse(self, kernels: Any, search: dict[str, torch.Tensor]) -> CoarseMaps:
+        score = self.sign * iou(self.anchors, self.box[:, None])
+        return CoarseMaps(torch.stack([torch.zeros_like(score), score], dim=-1), torch.empty(0))
+
+
+def _batch(box: torch.Tensor, positive: list[bool]) -> PairBatch:
+    n = len(box)
+    crop = torch.zeros(n, 3, 255, 255, dtype=torch.uint8)
+    far = torch.tensor([[0.0, 0.0, 40.0, 40.0]]).expand(n, 4)  # of the template: must not be used
+    return PairBatch(
+        template=crop, search=crop, template_box=far, search_box=box,
+        other_boxes=torch.empty(n, 0, 4), other_mask=torch.empty(n, 0, dtype=torch.bool),
+        positive=torch.tensor(positive), sample=torch.arange(n), epoch=0, stats={},
+    )  # fmt: skip
+
+
+def test_the_ranking_takes_the_target_in_the_search_crop_and_pairs_of_one_kind() -> None:
+    box = torch.tensor([[90.0, 100.0, 160.0, 170.0], [150.0, 90.0, 215.0, 155.0]])
+    batch = _batch(box, [True, False])
+    for sign, least, most in ((1.0, 0.999, 1.0), (-1.0, 0.0, 0.001)):
+        model: Any = Oracle(box, sign)
+        for same in (True, False):
+            assert least <= learn.ranking(model, [batch], same=same) <= most
+    swapped: Any = Oracle(box.flip(0), 1.0)  # right for neither
+    assert learn.ranking(swapped, [batch], same=True) < 0.9
+
+
+def test_the_committed_result_keeps_its_promises() -> None:
+    run = result.read(CHECKOUT / "benchmarks/results/learn-cpu.json", "learn")
+    assert {one["key"]: one["holds"] for one in run["claims"]} == {
+        claim.key: True for claim in learn.CLAIMS
+    }
+    assert [(one["key"], one["bar"]) for one in run["claims"]] == [
+        (claim.key, claim.bar) for claim in learn.CLAIMS
+    ]
+
+
+def test_a_missed_bar_is_exit_1_under_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = json.loads((CHECKOUT / "benchmarks/results/learn-cpu.json").read_text())
+    run["claims"][0]["holds"] = False
+    monkeypatch.setattr("benchmarks.learn.measure_learning", lambda *_: run)
+    monkeypatch.setattr("benchmarks.learn_data.material", lambda *_: None)
+    words = ["learn", "--out", str(tmp_path), "--json", str(tmp_path / "run.json")]
+    plain = CliRunner().invoke(main, words)
+    assert (plain.exit_code, "NO" in plain.output) == (0, True)
+    assert json.loads((tmp_path / "run.json").read_text()) == run
+    assert CliRunner().invoke(main, [*words, "--check"]).exit_code == 1
+
+
+@pytest.mark.parametrize("seeds", ["", "a", "1,-2"])
+def test_seeds_that_are_none_are_a_usage_error(seeds: str) -> None:
+    assert CliRunner().invoke(main, ["learn", "--seeds", seeds]).exit_code == 2
+
+
+def test_half_a_demo_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+
+    def stopped(package: str, *words: object) -> None:
+        calls.append(package)
+        Path(str(words[2])).mkdir(parents=True)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("benchmarks.learn_data._run", stopped)
+    for _ in range(2):  # the second time it begins again, as nothing has the final name
+        with pytest.raises(KeyboardInterrupt):
+            demo_material(tmp_path)
+    assert calls == ["packer", "packer"]
+
+
+def test_other_raw_data_get_other_folders(tmp_path: Path) -> None:
+    frame = tmp_path / "raw/otb/Man/img/0001.jpg"
+    frame.parent.mkdir(parents=True)
+    frame.write_bytes(b"one")
+    before = _fingerprint(tmp_path / "raw")
+    assert _fingerprint(tmp_path / "raw") == before
+    frame.write_bytes(b"three")
+    assert _fingerprint(tmp_path / "raw") != before

@@ -18,6 +18,7 @@ from click.testing import CliRunner
 
 from shards.errors import DataError, MismatchError
 from tracker.evaluate import EvaluationError, evaluate, facts, score_all
+from tracker.ledger import data_fingerprint, read_ledger
 from tracker.onepass import KEEP_FIRST_BOX, KeepFirstBox, run_sequence
 from tracker.scores import Evaluation
 from tracker.sequences import Dataset, read_sequences
@@ -28,7 +29,11 @@ MADE_BY = {"checkpoint": "abc", "track.match.window": "0.4"}
 def results(out: Path, name: str = "drifter") -> dict[str, bytes]:
     """Boxes of a tracker, by file; times differ each time."""
     files = [*out.glob(f"*/{name}/*.txt"), *out.glob(f"*/{name}/*/*_001.txt")]
-    return {str(path.relative_to(out)): path.read_bytes() for path in files}
+    return {
+        str(path.relative_to(out)): path.read_bytes()
+        for path in files
+        if not path.name.startswith(".")  # what a killed writer left
+    }
 
 
 def run(
@@ -458,3 +463,24 @@ def test_the_choices_of_the_command_are_those_of_the_modules() -> None:
     options = {one.name: one for one in main.commands["eval"].params}
     assert tuple(options["dataset"].type.choices) == DATASETS
     assert tuple(options["convention"].type.choices) == get_args(Convention)
+
+
+def test_an_odd_line_of_a_ledger_counts_as_not_there(root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(root, out)
+    (ledger,) = (out / "ledgers").glob("*/drifter.jsonl")
+    lines = ledger.read_text().splitlines()
+    entry = json.loads(lines[1])
+    odd = [entry | {"sequence": ["a"]}, entry | {"notes": "text"}, entry | {"notes": [1]}]
+    ledger.write_text("\n".join([lines[0], *map(json.dumps, odd)]) + "\n")
+    assert read_ledger(out, "otb", "drifter").done == {}
+    run(root, out)  # follows again, without a traceback
+    assert len(read_ledger(out, "otb", "drifter").done) == len(lines) - 1
+
+
+def test_every_picture_counts_for_the_fingerprint(tmp_path: Path) -> None:
+    trees.otb(tmp_path, "Man", 200, real=False)
+    (one,) = read_sequences("otb", tmp_path, "all")
+    before = data_fingerprint(one)
+    one.frames[101].write_bytes(b"cut")
+    assert data_fingerprint(one) != before

@@ -261,39 +261,31 @@ def differing(a, b):
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-@pytest.mark.parametrize(
-    ("changes", "what"),
-    [
-        (
-            {"grid": "edge"},
-            "of model.grid 'corner', this model of 'edge'; give --set model.grid=co",
-        ),
-        (
-            {"grid": "corner", "name": "siamrpn_alexnet", "track": TrackConfig()},
-            "of model.name 'spm_alexnet', this model of 'siamrpn_alexnet'; give --set model.name=s",
-        ),
-    ],
-)
-def test_training_does_not_start_from_another_model_or_grid(saved, tmp_path, suffix, changes, what):
+def test_training_does_not_start_from_another_model(saved, tmp_path, suffix):
     path = saved if suffix == ".safetensors" else made.of_run(tmp_path / "latest.pth", TUNED)
-    config = dataclasses.replace(TUNED, init=str(path), **changes)
+    other = dataclasses.replace(TUNED, init=str(path), name="siamrpn_alexnet", track=TrackConfig())
+    what = "of model.name 'spm_alexnet', this model of 'siamrpn_alexnet'; give --set model.name=s"
     with pytest.raises(WeightsError, match=what):
-        initialise(build(config), config)
+        initialise(build(other), other)
     right = dataclasses.replace(TUNED, init=str(path), seed=9)
     model = build(right)
     assert initialise(model, right).source == f"model, {path}"
     assert differing(model.state_dict(), build(TUNED).state_dict()) == []
 
 
+@pytest.mark.parametrize("kind", ["file", "run", "published"])
 @pytest.mark.parametrize("grid", ["edge", "corner"])
-def test_training_from_weights_of_an_unknown_grid_is_told(tmp_path, grid):
-    path = made.published(tmp_path / "epoch_50.pth", build(TINY).state_dict())
-    config = dataclasses.replace(TINY, init=str(path), grid=grid)
+def test_training_from_weights_of_another_grid_is_told(saved, tmp_path, kind, grid):
+    if kind == "published":
+        path = made.published(tmp_path / "epoch_50.pth", build(TUNED).state_dict())
+    else:
+        path = saved if kind == "file" else made.of_run(tmp_path / "latest.pth", TUNED)
+    config = dataclasses.replace(TUNED, init=str(path), grid=grid)
     warning = initialise(build(config), config).warning
-    if grid == "corner":
+    if grid == "corner":  # as all three are
         assert warning is None
     else:
-        assert "Published weights are of 'corner'" in warning
+        assert "of 'corner', and this" in warning or "of grid 'corner', and this" in warning
 
 
 def test_a_full_disk_leaves_the_earlier_file(saved, tmp_path, monkeypatch):

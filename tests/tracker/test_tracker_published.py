@@ -95,7 +95,7 @@ def test_other_precisions_become_float32_and_are_named(tmp_path, state, dtype):
     torch.save(cast, tmp_path / "half.pth")
     done = convert(tmp_path / "half.pth", tmp_path / "out.safetensors")
     name = str(dtype).removeprefix("torch.")
-    assert done.notes == (f"10 tensors were {name} and are float32 now",)
+    assert done.notes[0] == f"10 tensors were {name} and are float32 now"
     want = {k: v.float() for k, v in cast.items()}
     assert same(open_model(tmp_path / "out.safetensors").model.state_dict(), want)
 
@@ -184,7 +184,10 @@ def broken(state, **changes):
         ({"fm_head__cls_fc__bias": torch.tensor([1, 2])}, r"cls_fc.bias \(torch.int64\)"),
         ({"fm_head__cls_fc__bias": torch.zeros(2, dtype=torch.complex64)}, "complex64"),
         ({"fm_head__cls_fc__bias": torch.zeros(2).to_sparse()}, "not plain numbers"),
-        ({"fm_head__cls_fc__bias": [0.0, 0.0]}, "expected tensors only, but fm_head.cls_fc.bias"),
+        (
+            {"fm_head__cls_fc__bias": [0.0, 0.0]},
+            "expected tensors by name, .* but fm_head.cls_fc.bias are none",
+        ),
     ],
 )
 @pytest.mark.filterwarnings("ignore:Validating sparse|Sparse")
@@ -304,3 +307,30 @@ def test_failures_of_the_command_are_one_line_and_1_and_misuse_is_2(tmp_path):
     misspelt = run("--from", "a.pth", "--out", "b.safetensors", "--model", "spm_alex")
     assert misspelt.exit_code == 2
     assert "spm_alexnet" in misspelt.stderr
+
+
+def test_what_was_kept_of_a_runs_checkpoint_keeps_its_grid_and_settings(tmp_path):
+    config = ModelConfig(width=0.0625, grid="edge", seed=5)
+    whole = torch.load(made.of_run(tmp_path / "latest.pth", config), weights_only=True)
+    torch.save({key: whole[key] for key in ("meta", "state_dict")}, tmp_path / "slim.pth")
+    done = convert(tmp_path / "slim.pth", tmp_path / "slim.safetensors")
+    assert (done.model, done.grid) == ("spm_alexnet", "edge")
+    assert open_model(tmp_path / "slim.safetensors").config == config
+
+
+def test_tensors_alone_are_said_to_be_taken_for_published_ones(tmp_path):
+    state = build(ModelConfig(name="siamfc_alexnet", grid="corner")).state_dict()
+    torch.save(dict(state), tmp_path / "bare.pth")
+    done = convert(tmp_path / "bare.pth", tmp_path / "bare.safetensors")
+    assert done.grid == "corner"
+    assert any("do not say of which grid" in note for note in done.notes)
+
+
+def test_names_with_and_without_module_are_refused(tmp_path):
+    state = dict(build(ModelConfig(name="siamfc_alexnet", grid="corner")).state_dict())
+    state["module.head.score_bias"] = state["head.score_bias"] + 1
+    torch.save(state, tmp_path / "two.pth")
+    with pytest.raises(
+        WeightsError, match=r"without 'module.' before their names: head.score_bias"
+    ):
+        convert(tmp_path / "two.pth", tmp_path / "two.safetensors")

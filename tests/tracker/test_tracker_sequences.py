@@ -11,7 +11,7 @@ import pytest
 
 from shards.errors import DataError
 from tracker import otb
-from tracker.sequences import SPLITS, VideoSequence, read_sequences
+from tracker.sequences import SPLITS, Dataset, VideoSequence, read_sequences
 
 
 def names(root: Path, dataset: str, split: str | None = None) -> list[str]:
@@ -262,3 +262,44 @@ def test_the_real_otb_sequences(real_data: Path) -> None:
     )  # fmt: skip
     assert xywh(man)[0].tolist() == [68, 47, 26, 39]
     assert xywh(crossing)[0].tolist() == [204, 150, 17, 50]
+
+
+@pytest.mark.parametrize("dataset", ["lasot", "got10k", "trackingnet", "otb"])
+def test_a_tree_of_something_else_is_an_error_that_tells_the_layout(
+    tmp_path: Path, dataset: Dataset
+) -> None:
+    trees.pictures(tmp_path / "cat/kitty/img", ["00000001.jpg"], real=False)
+    (tmp_path / "TEST/anno").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"(?s)no .*expected|no |is not"):
+        read_sequences(dataset, tmp_path)
+
+
+def test_lasot_in_the_folder_of_otb_is_an_error(tmp_path: Path) -> None:
+    trees.otb(tmp_path, "Man", 3, real=False)
+    with pytest.raises(DataError, match="no sequence of lasot test is there; expected"):
+        read_sequences("lasot", tmp_path)
+
+
+def test_missing_cover_labels_are_told_once(tmp_path: Path) -> None:
+    for number in (1, 2):
+        trees.got10k(tmp_path, "val", number, 5, cover=[8, 8, 0, 8, 8])
+        (tmp_path / f"val/GOT-10k_Val_{number:06d}/cover.label").unlink()
+    notes = [note for note in read_sequences("got10k", tmp_path).notes if "cover" in note]
+    assert notes == [
+        "no cover.label: hidden frames count, which the toolkit leaves out: 2 sequences, "
+        "GOT-10k_Val_000001, GOT-10k_Val_000002"
+    ]
+
+
+def test_two_sequences_of_one_name_are_an_error(tmp_path: Path) -> None:
+    trees.trackingnet(tmp_path, "TEST", "abc_0", 4)
+    trees.trackingnet(tmp_path, "TRAIN_0", "abc_0", 4)
+    with pytest.raises(DataError, match=r"TRAIN_0/frames/abc_0: has the name of .*TEST"):
+        read_sequences("trackingnet", tmp_path, "all")
+
+
+def test_two_pictures_of_one_number_are_an_error(tmp_path: Path) -> None:
+    trees.otb(tmp_path, "Man", 3, real=False)
+    (tmp_path / "Man/img/00002.jpg").write_bytes((tmp_path / "Man/img/0002.jpg").read_bytes())
+    with pytest.raises(DataError, match="two pictures of the number 2; move one away"):
+        read_sequences("otb", tmp_path, "all")

@@ -387,7 +387,7 @@ def test_a_sweep_finds_the_best_setting(sequences: Sequences, tmp_path: Path) ->
 
 def test_the_summary_is_the_table(sequences: Sequences, tmp_path: Path) -> None:
     found = run(sequences, tmp_path / "out", contestants(AXES, []))
-    stored = json.loads((tmp_path / "out/sweep.json").read_text())
+    stored = json.loads((tmp_path / "out/reports/got10k-val/sweep.json").read_text())
     assert stored == facts(found)
     assert (stored["dataset"], stored["split"], stored["figure"]) == ("got10k", "val", "ao")
     assert stored["best"] == best_options(found)
@@ -405,7 +405,7 @@ def test_the_summary_of_one_sequence_is_json_that_others_read(tmp_path: Path) ->
     still(tmp_path / "raw", 1, 5)
     one = read_sequences("got10k", tmp_path / "raw", "val")
     run(one, tmp_path / "out", contestants(AXES, []))
-    text = (tmp_path / "out/sweep.json").read_text()
+    text = (tmp_path / "out/reports/got10k-val/sweep.json").read_text()
     assert "NaN" not in text
     assert json.loads(text)["settings"][1]["behind_standard_error"] is None
 
@@ -415,7 +415,7 @@ def test_a_sweep_that_was_killed_does_only_the_rest(sequences: Sequences, tmp_pa
     with pytest.raises(Interrupted):
         run(sequences, out, contestants(AXES, log, stop_at=3))
     assert log == [(12, 9), (12, 5), (0, 9)]  # setting by setting, the longest first
-    assert not (out / "sweep.json").exists()
+    assert not (out / "reports/got10k-val/sweep.json").exists()
     again: list[tuple[float, int]] = []
     told: list[str] = []
     found = run(sequences, out, contestants(AXES, again), told=told)
@@ -448,7 +448,7 @@ def test_another_checkpoint_device_or_fixed_setting_is_refused(
     out, log = tmp_path / "out", []
     window = [axis("window", WINDOW, 0.1, 0.3)]
     run(sequences, out, contestants(window, []), window)
-    before = (out / "sweep.json").read_bytes()
+    before = (out / "reports/got10k-val/sweep.json").read_bytes()
     for made, said in (
         ({"checkpoint": "other"}, "another checkpoint (abc there, other now)"),
         ({"device": "cuda"}, "another device (cpu there, cuda now)"),
@@ -462,7 +462,7 @@ def test_another_checkpoint_device_or_fixed_setting_is_refused(
     with pytest.raises(MismatchError, match="another checkpoint"):
         run(sequences, out, contestants(others, log, checkpoint="other"), others)
     assert log == []
-    assert (out / "sweep.json").read_bytes() == before
+    assert (out / "reports/got10k-val/sweep.json").read_bytes() == before
 
 
 def test_a_picture_that_cannot_be_read_stops_only_its_runs(
@@ -487,12 +487,14 @@ def test_a_map_is_drawn_of_two_parameters_with_several_values(
 ) -> None:
     out = tmp_path / "out"
     run(sequences, out, contestants(AXES, []))  # one value of nms
-    assert not (out / "sweep.png").exists()
+    assert not (out / "reports/got10k-val/sweep.png").exists()
     wide = [AXES[0], axis("nms", NMS, 0.5, 0.6)]
     run(sequences, out, contestants(wide, []), wide)
-    assert (out / "sweep.png").read_bytes().startswith(b"\x89PNG\r\n")
+    assert (out / "reports/got10k-val/sweep.png").read_bytes().startswith(b"\x89PNG\r\n")
     run(sequences, out, contestants(AXES, []))
-    assert not (out / "sweep.png").exists()  # nothing of another grid beside this summary
+    assert not (
+        out / "reports/got10k-val/sweep.png"
+    ).exists()  # nothing of another grid beside this summary
 
 
 def test_sequences_without_public_ground_truth_are_left_out(tmp_path: Path) -> None:
@@ -560,10 +562,10 @@ def test_the_command_prints_one_object_and_what_it_says_holds(
     done = command("sweep", *words, "--window", ".2,.9", "--nms", ".5,.6", "--json")
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
-    assert found == json.loads((tmp_path / "sweep/sweep.json").read_text())
+    assert found == json.loads((tmp_path / "sweep/reports/got10k-val/sweep.json").read_text())
     assert len(found["settings"]) == 4
     assert found["split"] == "val"
-    assert (tmp_path / "sweep/sweep.png").is_file()
+    assert (tmp_path / "sweep/reports/got10k-val/sweep.png").is_file()
     assert done.stderr.startswith("Warning: the published figures")
     assert "4 settings x 1 sequences = 4 runs; 4 to do (12 frames), 0 done before" in done.stderr
     # the printed options give that figure

@@ -273,3 +273,12 @@ def test_a_real_sequence_is_followed(model, tmp_path):
     assert ran.exit_code == 0, ran.output
     assert open_clip(out).count == len(txt.read_text().splitlines()) == 134
     assert next(iter(open_clip(out))).shape == (194, 242, 3)  # 193x241, made even
+
+
+def test_a_picture_of_the_folder_that_is_read_is_not_written_over(model, tmp_path):
+    video = folder(tmp_path / "v")
+    before = (video / "5.png").read_bytes()
+    ran = run(model, video, "10,20,20,20", "--txt", str(video / "5.png"))
+    assert ran.exit_code == 1
+    assert "would be written over" in ran.output
+    assert (video / "5.png").read_bytes() == before
