@@ -186,7 +186,7 @@ def broken(state, **changes):
         ({"fm_head__cls_fc__bias": torch.zeros(2).to_sparse()}, "not plain numbers"),
         (
             {"fm_head__cls_fc__bias": [0.0, 0.0]},
-            "expected tensors by name, .* but fm_head.cls_fc.bias are none",
+            "but fm_head.cls_fc.bias are none",
         ),
     ],
 )
@@ -330,7 +330,5 @@ def test_names_with_and_without_module_are_refused(tmp_path):
     state = dict(build(ModelConfig(name="siamfc_alexnet", grid="corner")).state_dict())
     state["module.head.score_bias"] = state["head.score_bias"] + 1
     torch.save(state, tmp_path / "two.pth")
-    with pytest.raises(
-        WeightsError, match=r"without 'module.' before their names: head.score_bias"
-    ):
+    with pytest.raises(WeightsError, match=r"before their names: head.score_bias"):
         convert(tmp_path / "two.pth", tmp_path / "two.safetensors")
