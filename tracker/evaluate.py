@@ -7,9 +7,11 @@ folder are in the table, and "keep the first box" always is.
 
 from __future__ import annotations
 
+import collections.abc
 import json
 import os
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,7 +26,7 @@ from shards.sink import FolderSink
 from tracker.evaluation_text import facts
 from tracker.ledger import data_fingerprint, opened, read_ledger
 from tracker.metrics import rules, score_sequence, total
-from tracker.onepass import KEEP_FIRST_BOX, Run, run_many, run_sequence
+from tracker.onepass import KEEP_FIRST_BOX, Job, Run, run_jobs, run_sequence
 from tracker.results import (
     check_tracker_name,
     read_boxes,
@@ -36,13 +38,14 @@ from tracker.results import (
     write_submission,
 )
 from tracker.scores import Evaluation, TrackerScore
-from tracker.sequences import Convention, Sequences, VideoSequence
+from tracker.sequences import Convention, Dataset, Sequences, VideoSequence
 
 if TYPE_CHECKING:  # they import torch
     from tracker.config import ModelConfig
     from tracker.follow import Tracker
 
 __all__ = [
+    "Entrant",
     "EvaluationError",
     "FromCheckpoint",
     "Opened",
@@ -51,6 +54,7 @@ __all__ = [
     "evaluate",
     "facts",
     "follow_all",
+    "follow_missing",
     "keep_first_box",
     "open_checkpoint",
     "report_folder",
@@ -185,19 +189,106 @@ def evaluate(
     hidden = [one for one in sequences if not one.scored]
     submission = write_submission(out, sequences.dataset, name, hidden) if hidden else None
     data = json.dumps(facts(evaluation), indent=1).encode()
-    FolderSink(report_folder(out, sequences)).write(SUMMARY, data)
+    folder = report_folder(out, sequences.dataset, sequences.split)
+    FolderSink(folder).write(SUMMARY, data)
     return evaluation, submission
 
 
-def report_folder(out: Path, sequences: Sequences) -> Path:
+def report_folder(out: Path, dataset: Dataset, split: str) -> Path:
     """Folder of summary and report of a split, below the folder of results."""
-    return out / "reports" / f"{sequences.dataset}-{sequences.split}"
+    return out / "reports" / f"{dataset}-{split}"
 
 
 def boxes_of(sequences: Sequences, out: Path, name: str) -> dict[str, Float]:
-    """Boxes (N,4) xyxy of a tracker by sequence, where the ground truth is public."""
-    scored = [one for one in sequences if one.scored]
-    return {one.name: boxes for one, (boxes, _) in _results(scored, sequences, out, name)}
+    """Boxes (N,4) xyxy of a tracker by sequence, of those with results and public ground truth."""
+    found = {
+        one.name: read_boxes(out, sequences.dataset, name, one) for one in sequences if one.scored
+    }
+    return {sequence: boxes for sequence, boxes in found.items() if boxes is not None}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entrant:
+    """A tracker to follow with: ``name`` of its results, what makes it, what decides them."""
+
+    name: str
+    make: Callable[[], Tracker]
+    made_by: Mapping[str, str]
+
+
+class Failure(NamedTuple):
+    """A sequence that an entrant could not follow, and why."""
+
+    entrant: str
+    sequence: str
+    error: str
+
+
+class Followed(NamedTuple):
+    """What became of the runs: how many were begun, which failed, notes if none did."""
+
+    begun: int
+    failures: list[Failure]
+    notes: tuple[str, ...]
+
+
+def follow_missing(
+    sequences: Sequences,
+    out: Path,
+    entrants: collections.abc.Sequence[Entrant],
+    *,
+    workers: int,
+    title: str,
+    planned: Callable[[list[tuple[Entrant, VideoSequence]]], None] = lambda _: None,
+    ended: Callable[[int], None] = lambda _: None,
+) -> Followed:
+    """Write the result files that are not there yet, with a line in the ledger for each.
+
+    Parameters
+    ----------
+    sequences : of a data set
+    out : folder of results
+    entrants : one after another, each with the longest sequence first
+    workers : processes
+    title : of the progress
+    planned : called with all runs to come before the first begins
+    ended : called with the position of each run that ended
+
+    Raises
+    ------
+    MismatchError : if there are other results under the name of an entrant
+    """
+    dataset, failures = sequences.dataset, []
+    data = {one.name: data_fingerprint(one) for one in sequences}
+    longest_first = sorted(sequences, key=lambda one: -len(one.frames))
+    with ExitStack() as stack:
+        ledgers = {
+            one.name: stack.enter_context(opened(out, dataset, one.name, one.made_by))
+            for one in entrants
+        }
+        todo = [
+            (one, sequence)
+            for one in entrants
+            for sequence in longest_first
+            if not ledgers[one.name].has(
+                sequence, result_path(out, dataset, one.name, sequence.name), data[sequence.name]
+            )
+        ]
+        planned(todo)
+        jobs = [Job(one.make, sequence) for one, sequence in todo]
+        with counter(title, "frames", sum(len(one.frames) for _, one in todo)) as shown:
+            for position, outcome in run_jobs(jobs, workers, shown.update):
+                name, sequence = todo[position][0].name, todo[position][1]
+                ended(position)
+                if outcome.run is None:
+                    failures.append(Failure(name, outcome.name, outcome.error))
+                    continue
+                result = write_result(out, dataset, name, sequence, outcome.run)
+                ledgers[name].add(sequence.name, data[sequence.name], result, outcome.notes)
+        # What frames look like is the same for all entrants.
+        done = {} if failures else ledgers[entrants[0].name].done
+        notes = tuple(n for one in sequences if done for n in done[one.name]["notes"])
+        return Followed(len(todo), failures, notes)
 
 
 def follow_all(
@@ -209,29 +300,18 @@ def follow_all(
     made_by: Mapping[str, str],
     workers: int = 1,
 ) -> tuple[str, ...]:
-    """Write the result files that are not there yet; see `evaluate`. Returns notes."""
+    """Follow with one tracker what it has not followed yet; see `evaluate`. Returns notes."""
     if check_tracker_name(name) == KEEP_FIRST_BOX:
         raise DataError(f"--name {name}: this is the name of the floor, choose another")
-    dataset, failures = sequences.dataset, []
-    with opened(out, dataset, name, made_by) as ledger:
-        data = {one.name: data_fingerprint(one) for one in sequences}
-        todo = {
-            one.name: one
-            for one in sorted(sequences, key=lambda one: -len(one.frames))  # the longest first
-            if not ledger.has(one, result_path(out, dataset, name, one.name), data[one.name])
-        }
-        frames = sum(len(one.frames) for one in todo.values())
-        with counter(f"{name} on {dataset}", "frames", frames) as shown:
-            for outcome in run_many(list(todo.values()), make, workers, shown.update):
-                if outcome.run is None:
-                    failures.append((outcome.name, outcome.error))
-                    continue
-                sequence = todo[outcome.name]
-                result = write_result(out, dataset, name, sequence, outcome.run)
-                ledger.add(sequence.name, data[sequence.name], result, outcome.notes)
-        if failures:
-            raise EvaluationError(_failed(sorted(failures), len(sequences)))
-        return tuple(note for one in sequences for note in ledger.done[one.name]["notes"])
+    entrant, title = (
+        Entrant(name=name, make=make, made_by=made_by),
+        f"{name} on {sequences.dataset}",
+    )
+    found = follow_missing(sequences, out, [entrant], workers=workers, title=title)
+    if found.failures:
+        failures = sorted((one.sequence, one.error) for one in found.failures)
+        raise EvaluationError(_failed(failures, len(sequences)))
+    return found.notes
 
 
 def _failed(failures: list[tuple[str, str]], count: int) -> str:
@@ -276,6 +356,7 @@ def score_all(
     notes : that come before those found here
     """
     scored = [one for one in sequences if one.scored]
+    data = {one.name: data_fingerprint(one) for one in scored}
     by = rules(convention, sequences.dataset)
     notes = (*sequences.notes, *notes)
     if len(scored) < len(sequences):
@@ -287,7 +368,7 @@ def score_all(
     trackers: list[TrackerScore] = []
     for name in trackers_in(out, sequences.dataset) if scored else []:
         try:
-            results = _results(scored, sequences, out, name)
+            results = _results(scored, data, sequences.dataset, out, name)
         except DataError as error:
             if name == first:
                 raise
@@ -320,7 +401,7 @@ _Result = tuple[VideoSequence, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] 
 
 
 def _results(
-    scored: list[VideoSequence], sequences: Sequences, out: Path, name: str
+    scored: list[VideoSequence], data: Mapping[str, str], dataset: Dataset, out: Path, name: str
 ) -> list[_Result]:
     """Boxes and times of a tracker on all sequences.
 
@@ -328,18 +409,16 @@ def _results(
     ------
     DataError : if one is missing, malformed, or made from other data
     """
-    ledger = read_ledger(out, sequences.dataset, name)
+    ledger = read_ledger(out, dataset, name)
     found: list[_Result] = []
     missing = []
     for one in scored:
-        path = result_path(out, sequences.dataset, name, one.name)
-        boxes = read_boxes(out, sequences.dataset, name, one)
-        if boxes is None or (
-            ledger is not None and not ledger.has(one, path, data_fingerprint(one))
-        ):
+        path = result_path(out, dataset, name, one.name)
+        boxes = read_boxes(out, dataset, name, one)
+        if boxes is None or (ledger is not None and not ledger.has(one, path, data[one.name])):
             missing.append(one.name)
             continue
-        found.append((one, (boxes, read_seconds(out, sequences.dataset, name, one))))
+        found.append((one, (boxes, read_seconds(out, dataset, name, one))))
     if missing:
         raise DataError(
             f"no results of this data for {len(missing)} of {len(scored)} sequences, "

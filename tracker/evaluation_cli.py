@@ -104,7 +104,7 @@ def _write_report(
     if not evaluation.trackers:
         return None
     boxes = evaluate.boxes_of(sequences, out, evaluation.trackers[0].tracker)
-    folder = evaluate.report_folder(out, sequences)
+    folder = evaluate.report_folder(out, sequences.dataset, sequences.split)
     return write_report(evaluation, folder, sequences.sequences, boxes, about=made_by)
 
 

@@ -35,7 +35,6 @@ __all__ = [
     "Outcome",
     "Run",
     "run_jobs",
-    "run_many",
     "run_sequence",
 ]
 
@@ -134,42 +133,25 @@ def run_sequence(
     return Run(boxes, seconds)
 
 
-def run_many(
-    sequences: Sequence[VideoSequence],
-    make: Callable[[], Tracker],
-    workers: int,
-    told: Callable[[int], None],
-) -> Iterator[Outcome]:
-    """Follow sequences and give their outcomes as they come; a failure does not stop the others.
-
-    Parameters
-    ----------
-    sequences : in the order in which they are begun
-    make : makes the tracker, once a process; picklable if there is more than one
-    workers : processes; 1 works in this one
-    told : called with the number of frames done
-
-    Raises
-    ------
-    SiamstreamError : if the tracker cannot be made, or a worker process dies
-    """
-    for _, outcome in run_jobs([Job(make, one) for one in sequences], workers, told):
-        yield outcome
-
-
 def run_jobs(
     jobs: Sequence[Job], workers: int, told: Callable[[int], None]
 ) -> Iterator[tuple[int, Outcome]]:
-    """Follow sequences, each with a tracker of its own making; see `run_many`.
+    """Follow sequences and give their outcomes as they come; a failure does not stop the others.
 
     Parameters
     ----------
     jobs : in the order in which they are begun; those of one tracker best side by side, since a
         process makes a tracker anew when the next job wants another
+    workers : processes; 1 works in this one, more need jobs that can be pickled
+    told : called with the number of frames done
 
     Yields
     ------
-    Position of the job and its outcome, as they come
+    Position of the job and its outcome
+
+    Raises
+    ------
+    SiamstreamError : if a tracker cannot be made, or a worker process dies
     """
     if min(workers, len(jobs)) > 1:
         yield from _in_workers(jobs, min(workers, len(jobs)), told)

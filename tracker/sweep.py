@@ -9,22 +9,28 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from shards.console import counter
 from shards.errors import DataError, MismatchError
 from shards.sink import FolderSink
-from tracker.evaluate import EvaluationError, Opened, keep_first_box, score_all
+from tracker.evaluate import (
+    Entrant,
+    EvaluationError,
+    Opened,
+    follow_missing,
+    keep_first_box,
+    report_folder,
+    score_all,
+)
 from tracker.grid import Axis, Figure, Setting, best_of_rest, ranked
-from tracker.ledger import data_fingerprint, opened, read_ledger
-from tracker.onepass import KEEP_FIRST_BOX, Job, run_jobs
+from tracker.ledger import read_ledger
+from tracker.onepass import KEEP_FIRST_BOX
 from tracker.plots import grid_plot
-from tracker.results import result_path, trackers_in, write_result
-from tracker.sequences import Convention, Dataset, Sequences
+from tracker.results import trackers_in
+from tracker.sequences import Convention, Dataset, Sequences, VideoSequence
 from tracker.sweep_text import LABELS, Sweep, facts, warnings_of
 
 __all__ = ["MAP", "SUMMARY", "Contestant", "contestants_of", "sweep"]
@@ -163,49 +169,25 @@ def _follow(
     tell: Callable[[str], None],
 ) -> tuple[str, ...]:
     """Write the result files that are not there yet; returns notes on the sequences."""
-    dataset, failures = sequences.dataset, []
-    data = {one.name: data_fingerprint(one) for one in sequences}
-    longest_first = sorted(sequences, key=lambda one: -len(one.frames))
-    with ExitStack() as stack:
-        ledgers = {
-            one.setting.name: stack.enter_context(
-                opened(runs, dataset, one.setting.name, one.made_by)
-            )
-            for one in contestants
-        }
-        todo = [
-            (one, sequence)
-            for one in contestants
-            for sequence in longest_first
-            if not ledgers[one.setting.name].has(
-                sequence,
-                result_path(runs, dataset, one.setting.name, sequence.name),
-                data[sequence.name],
-            )
-        ]
-        pace = _Pace([(one.setting.name, len(sequence.frames)) for one, sequence in todo], tell)
-        pace.begin(len(contestants), len(sequences))
-        jobs = [Job(one.make, sequence) for one, sequence in todo]
-        with counter("sweep", "frames", pace.frames) as shown:
-            for position, outcome in run_jobs(jobs, workers, shown.update):
-                one, sequence = todo[position]
-                name = one.setting.name
-                pace.ended(position)
-                if outcome.run is None:
-                    failures.append(f"{name}, {outcome.name}: {outcome.error}")
-                    continue
-                result = write_result(runs, dataset, name, sequence, outcome.run)
-                ledgers[name].add(sequence.name, data[sequence.name], result, outcome.notes)
-        if failures:
-            raise EvaluationError(
-                f"{len(failures)} of {len(jobs)} runs failed, so there is no table; the others are "
-                "kept, the same command goes on with these:\n  "
-                + "\n  ".join(failures[:SHOWN_FAILURES])
-                + f"\n  and {len(failures) - SHOWN_FAILURES} more"
-                * (len(failures) > SHOWN_FAILURES)
-            )
-        done = ledgers[contestants[0].setting.name].done
-        return tuple(note for one in sequences for note in done[one.name]["notes"])
+    pace = _Pace(tell)
+    found = follow_missing(
+        sequences,
+        runs,
+        [Entrant(name=c.setting.name, make=c.make, made_by=c.made_by) for c in contestants],
+        workers=workers,
+        title="sweep",
+        planned=lambda todo: pace.begin(todo, len(contestants), len(sequences)),
+        ended=pace.ended,
+    )
+    if found.failures:
+        lines = [f"{name}, {sequence}: {error}" for name, sequence, error in found.failures]
+        raise EvaluationError(
+            f"{len(lines)} of {found.begun} runs failed, so there is no table; the others are "
+            "kept, the same command goes on with these:\n  "
+            + "\n  ".join(lines[:SHOWN_FAILURES])
+            + f"\n  and {len(lines) - SHOWN_FAILURES} more" * (len(lines) > SHOWN_FAILURES)
+        )
+    return found.notes
 
 
 class _Pace:
@@ -213,22 +195,26 @@ class _Pace:
 
     Parameters
     ----------
-    runs : setting and frames of each
     tell : takes lines for the user
     """
 
-    def __init__(self, runs: Sequence[tuple[str, int]], tell: Callable[[str], None]) -> None:
-        self._runs, self._tell = runs, tell
-        self.frames = sum(frames for _, frames in runs)
-        self._done, self._left, self._told = 0, [name for name, _ in runs], False
-        self._began = monotonic()
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+        self._runs: list[tuple[str, int]] = []  # setting and frames of each
+        self._left: list[str] = []
+        self._done, self._told = 0, False
 
-    def begin(self, settings: int, sequences: int) -> None:
+    def begin(
+        self, todo: Sequence[tuple[Entrant, VideoSequence]], settings: int, sequences: int
+    ) -> None:
         """Say how much there is to do."""
+        self._runs = [(one.name, len(sequence.frames)) for one, sequence in todo]
+        self._left = [name for name, _ in self._runs]
+        self._frames, self._began = sum(frames for _, frames in self._runs), monotonic()
         total = settings * sequences
         self._tell(
-            f"{settings} settings x {sequences} sequences = {total:,} runs; {len(self._runs):,} to "
-            f"do ({self.frames:,} frames), {total - len(self._runs):,} done before"
+            f"{settings} settings x {sequences} sequences = {total:,} runs; {len(todo):,} to "
+            f"do ({self._frames:,} frames), {total - len(todo):,} done before"
         )
 
     def ended(self, position: int) -> None:
@@ -240,7 +226,7 @@ class _Pace:
             return
         self._told = True
         spent = monotonic() - self._began
-        left = spent * (self.frames - self._done) / self._done
+        left = spent * (self._frames - self._done) / self._done
         self._tell(
             f"the first setting took {_time(spent)}; about {_time(left)} for the "
             f"{len(set(self._left))} others"
@@ -256,7 +242,7 @@ def _time(seconds: float) -> str:
 
 def _write(out: Path, found: Sweep) -> None:
     """Write the summary, and the map if two parameters have several values."""
-    sink = FolderSink(out / "reports" / f"{found.dataset}-{found.split}")
+    sink = FolderSink(report_folder(out, found.dataset, found.split))
     wide = [axis for axis in found.axes if len(axis.values) > 1]
     if len(wide) >= 2:
         down, across = wide[0], wide[1]
