@@ -36,8 +36,8 @@ from tracker.training.checkpoint import (
     set_random,
 )  # fmt: skip
 from tracker.training.config import TrainConfig
-from tracker.training.log import Meter, RunLog, environment, write_records
-from tracker.training.schedule import learning_rate
+from tracker.training.log import Meter, RunLog, record
+from tracker.training.records import environment, write_records
 from tracker.training.step import Stepper
 from tracker.training.world import Interrupt, World
 
@@ -46,7 +46,9 @@ FREE_KEYS = (
     "data.datasets", "data.max_bad_fraction", "data.path", "data.prefetch", "data.remote",
     "data.require_all", "data.storage", "data.threads", "data.timeout_s", "model.pretrained",
     "model.track", "train.checkpoint_every", "train.checkpoint_minutes", "train.epochs",
-    "train.keep", "train.log_every", "train.threads",
+    "train.channels_last", "train.compile", "train.device", "train.evaluate", "train.keep",
+    "train.keep_epochs", "train.log_every", "train.max_bad_steps", "train.pictures_every",
+    "train.threads",
 )  # fmt: skip
 STREAM_TORCH = 100  # of shards.rng: seeds of torch's generators, one row a rank
 
@@ -292,7 +294,7 @@ def loop(run: Run, log: RunLog | None, interrupt: Interrupt) -> tuple[int, int]:
             # Read before a checkpoint too: that of a diverged model would be of no use.
             means = meter.read(world, done, settings.batch_size)
             if log and (logs or last):
-                log.write(metrics(settings, step, batch.epoch, means))
+                log.write(record(settings, step, batch.epoch, means))
             if logs:
                 meter.reset()
         if log:
@@ -313,14 +315,6 @@ def inputs_of(batch: PairBatch) -> dict[str, Any]:
         "search": normalise(batch.search),
         **{name: getattr(batch, name) for name in names},
     }
-
-
-def metrics(config: TrainConfig, step: int, epoch: int, means: dict[str, float]) -> dict[str, Any]:
-    """One line of metrics.jsonl: the window that ends with this step."""
-    rates = {name: means.pop(name) for name in ("pairs_per_s", "data_wait_share")}
-    lr = learning_rate(config, step, epoch)
-    done = {"step": step + 1, "epoch": epoch, "samples": (step + 1) * config.batch_size}
-    return {**done, **means, "lr": lr, **rates}
 
 
 def open_log(run: Run) -> RunLog:

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from shards.errors import SiamstreamError
-from tracker.training.log import Meter, RunLog, keep_until, write_records
+from tracker.training.log import Meter, RunLog, keep_until
+from tracker.training.records import write_records
 from tracker.training.world import World
 
 

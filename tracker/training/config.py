@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
-__all__ = ["TrainConfig"]
+__all__ = ["EvaluateConfig", "TrainConfig"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluateConfig:
+    """Whether ``python -m tracker eval`` runs beside the training, and on what.
+
+    Parameters
+    ----------
+    every : epochs between evaluations, the last epoch always included; 0: none
+    dataset : that is followed through
+    root : its folder
+    split : of the data set; null: as `tracker eval` has it
+    device : of the evaluation, which runs in a process of its own; ``auto``: as `tracker eval`
+    """
+
+    every: Annotated[int, Ge(0)] = 0
+    dataset: Literal["otb", "lasot", "got10k", "trackingnet"] = "otb"
+    root: str = "data/raw/otb"
+    split: str | None = None
+    device: str = "auto"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,17 +47,28 @@ class TrainConfig:
     weight_decay : of weights; biases have none
     warmup_steps : over which the rate grows linearly; 0: no warm-up
     warmup_divisor : the first step's rate is `lr` / this
+    lr_schedule : ``steps`` as published; ``cosine`` falls from `lr` to `lr_end` by the last
+        step
     lr_steps : epochs (from 0) from which on the rate is multiplied by `lr_decay` once more
     lr_decay : factor at each of `lr_steps`
+    lr_end : rate at the end of ``cosine``
     heads_only_epochs : epochs at the start in which the backbone stays as it is
     clip_norm : limit of the norm of all gradients together, the backbone's too; null: no limit
     amp : mixed precision; fp16 (with loss scaling) needs CUDA
+    channels_last : memory layout of the network and its pictures
+    compile : compile backbone, fusions and heads with torch.compile; the first steps take minutes
+    device : ``cuda`` is the device of the process's local rank; ``auto``: that, or the CPU
     seed : of torch's random numbers; that of the pairs is ``data.seed``
     threads : of torch in one process; 0: the cores of the machine, shared among its processes
     checkpoint_every : steps between checkpoints, beside those at the end of each epoch; 0: none
     checkpoint_minutes : a checkpoint is also written when the last is this old; 0: never
-    keep : checkpoints between epochs that are kept; those of epochs all are
+    keep : checkpoints between epochs that are kept
+    keep_epochs : checkpoints of epochs that are kept, beside the best; null: all
+    max_bad_steps : steps that may be left out because their gradients are not finite; 0: the first
+        such step ends the run
     log_every : steps of one line of metrics
+    pictures_every : steps between pictures of pairs with true and predicted boxes; 0: none
+    evaluate : evaluation beside the training
     """
 
     epochs: Annotated[int, Ge(1)] = 50
@@ -48,17 +79,26 @@ class TrainConfig:
     weight_decay: Annotated[float, Ge(0), Le(1)] = 1e-4
     warmup_steps: Annotated[int, Ge(0)] = 100
     warmup_divisor: Annotated[float, Ge(1), Le(1e6)] = 30.0
+    lr_schedule: Literal["steps", "cosine"] = "steps"
     lr_steps: tuple[Annotated[int, Ge(0)], ...] = (25, 45)
     lr_decay: Annotated[float, Gt(0), Le(1)] = 0.1
+    lr_end: Annotated[float, Ge(0), Le(100)] = 0.0
     heads_only_epochs: Annotated[int, Ge(0)] = 1
     clip_norm: Annotated[float, Gt(0)] | None = 20.0
     amp: Literal["off", "bf16", "fp16"] = "off"
+    channels_last: bool = False
+    compile: bool = False
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     seed: Annotated[int, Ge(0), Lt(2**63)] = 7
     threads: Annotated[int, Ge(0)] = 0
     checkpoint_every: Annotated[int, Ge(0)] = 1000
     checkpoint_minutes: Annotated[float, Ge(0)] = 15.0
     keep: Annotated[int, Ge(1)] = 2
+    keep_epochs: Annotated[int, Ge(1)] | None = None
+    max_bad_steps: Annotated[int, Ge(0)] = 0
     log_every: Annotated[int, Ge(1)] = 10
+    pictures_every: Annotated[int, Ge(0)] = 0
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
 
     def __post_init__(self) -> None:
         if self.optimizer == "adamw" and self.momentum:

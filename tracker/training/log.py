@@ -7,14 +7,9 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import platform
-import shlex
-import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from importlib import metadata
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +19,11 @@ from rich.progress import Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from shards.errors import SiamstreamError
+from tracker.training.config import TrainConfig
+from tracker.training.schedule import learning_rate
 from tracker.training.world import World
 
-__all__ = ["Meter", "RunLog", "environment", "write_records"]
+__all__ = ["Meter", "RunLog", "record", "replace_text"]
 
 PLAIN_EVERY_S = 5.0
 
@@ -159,6 +156,14 @@ class RunLog:
             click.echo(f"{text}  ({terms})")
 
 
+def record(config: TrainConfig, step: int, epoch: int, means: dict[str, float]) -> dict[str, Any]:
+    """One line of metrics.jsonl: the window that ends with this step."""
+    rates = {name: means.pop(name) for name in ("pairs_per_s", "data_wait_share")}
+    lr = learning_rate(config, step, epoch)
+    done = {"step": step + 1, "epoch": epoch, "samples": (step + 1) * config.batch_size}
+    return {**done, **means, "lr": lr, **rates}
+
+
 def keep_until(path: Path, step: int) -> None:
     """Drop the lines of metrics.jsonl that come after a step, and any that are torn."""
     if not path.is_file():
@@ -166,7 +171,7 @@ def keep_until(path: Path, step: int) -> None:
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     kept = [line for line in lines if _step(line) <= step]
     if len(kept) < len(lines) or not step:
-        _replace(path, "".join(f"{line}\n" for line in kept))
+        replace_text(path, "".join(f"{line}\n" for line in kept))
 
 
 def _step(line: str) -> float:
@@ -176,54 +181,7 @@ def _step(line: str) -> float:
         return math.inf
 
 
-def environment(world: World) -> dict[str, Any]:
-    """Versions, machine and processes of this run."""
-    packages = ("siamstream", "torch", "numpy", "nvidia-dali-cuda120", "opencv-python-headless")
-    versions = {"python": platform.python_version(), "cuda": torch.version.cuda}
-    for name in packages:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = None
-    cuda = world.device.type == "cuda"
-    return {
-        "versions": versions,
-        "platform": platform.platform(),
-        "device": torch.cuda.get_device_name(world.device) if cuda else "cpu",
-        "cores": os.cpu_count(),
-        "torch_threads": torch.get_num_threads(),
-        "world_size": world.size,
-    }
-
-
-def write_records(folder: Path, config: str, record: Mapping[str, Any], start: int) -> None:
-    """Write what a run depends on: its resolved config.yaml, and run.json.
-
-    Parameters
-    ----------
-    folder : of the run; made if need be
-    config : dumped configuration
-    record : facts of this start: ``data`` with the names ``missing``, first weights, versions ...
-    start : steps done before; run.json lists every start of the run
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    missing = record["data"]["missing"]
-    absent = f"# not on disk: {', '.join(missing)}\n" if missing else ""
-    _replace(folder / "config.yaml", f"# Resolved configuration of this run.\n{absent}{config}")
-    path = folder / "run.json"
-    starts: Sequence[Any] = []
-    if start and path.is_file():
-        try:
-            starts = json.loads(path.read_text(encoding="utf-8"))["starts"]
-        except (ValueError, KeyError, TypeError):
-            shutil.copy(path, folder / "run.json.damaged")
-    command = shlex.join(sys.orig_argv)
-    begins = {"step": start, "command": command, "world_size": record["world_size"]}
-    facts = {"command": command, **record, "starts": [*starts, begins]}
-    _replace(path, json.dumps(facts, indent=1, default=str) + "\n")
-
-
-def _replace(path: Path, text: str) -> None:
+def replace_text(path: Path, text: str) -> None:
     """Write a file under a temporary name, then rename it."""
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(text, encoding="utf-8")
