@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 import sys
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,9 +37,12 @@ from tracker.training.checkpoint import (
     set_random,
 )  # fmt: skip
 from tracker.training.config import TrainConfig
+from tracker.training.evaluations import Evaluations, check, show, wait
 from tracker.training.log import Meter, RunLog, record
+from tracker.training.pictures import keep, pairs_sheet
+from tracker.training.profile import STEPS, Profiler
 from tracker.training.records import environment, write_records
-from tracker.training.step import Stepper
+from tracker.training.step import PRECISIONS, Stepper
 from tracker.training.world import Interrupt, World
 
 # Keys that do not change what is computed: another value goes on in the same folder.
@@ -85,6 +89,7 @@ class Options(NamedTuple):
     steps: int | None = None
     overrides: tuple[str, ...] = ()
     resume: str = "auto"
+    profile: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,6 +106,8 @@ class Run:
     meter: Meter
     start: int
     target: int
+    profiled: int
+    queue: Evaluations
 
 
 @click.command(
@@ -134,6 +141,10 @@ class Run:
     "--resume", default="auto", show_default=True, metavar="auto|never|PATH",
     help="Go on from the newest checkpoint of the run's folder, from none, or from this one.",
 )  # fmt: skip
+@click.option(
+    "--profile", type=click.IntRange(1), is_flag=False, flag_value=STEPS, default=None,
+    metavar="[N]", help="Write a trace of N steps by torch's profiler.  [N if left out: 5]",
+)  # fmt: skip
 def main(**options: Any) -> None:
     """Train a tracker on packed pairs, on one process or under torchrun."""
     with World() as world:
@@ -148,6 +159,7 @@ def run(options: Options, world: World) -> int:
     given = () if path is None else (f"data.path={path}",)
     config = strict.load(RunConfig, options.config, (*options.overrides, *given))
     out = options.out or Path("runs") / Path(options.config).stem
+    world.agree(lambda: check(config.train.evaluate))
     world.use_device()
     prepare_torch(config.train, world)
     with open_loader(config, world, command) as loader, FolderLock(out, world.first):
@@ -155,16 +167,23 @@ def run(options: Options, world: World) -> int:
         start = found["meta"]["step"] if found else 0
         whole = config.train.epochs * loader.steps_per_epoch
         target = min(options.steps or whole, whole)
+        queue = Evaluations(
+            out, config.train.evaluate, epochs=config.train.epochs,
+            steps_per_epoch=loader.steps_per_epoch, start=start, active=world.first,
+        )  # fmt: skip
         if start >= target:
             if world.first:
                 click.echo(f"{out}: finished, {start:,} steps are done and {target:,} asked for.")
-            return 0
+            with Interrupt() as interrupt, queue:
+                stopped = wait(queue, world, interrupt, partial(show, folder=out))
+            return 128 + stopped if stopped else 0
         model, report = open_model(config.model, found, world)
         wrapped = world.share(model)
         parts = Run(
             config=config, out=out, world=world, loader=loader, model=model, report=report,
             stepper=Stepper(wrapped, config.train, world.device), meter=Meter(),
-            start=start, target=target,
+            start=start, target=target, profiled=(options.profile or 0) if world.first else 0,
+            queue=queue,
         )  # fmt: skip
         if found:
             restore(parts, found)
@@ -253,15 +272,24 @@ def checkpoint(run: Run, step: int) -> None:
             "loader": run.loader.state_dict(),
             "ranks": ranks,
         }
-        Checkpoints(run.out, run.config.train.keep, per_epoch).write(state, step)
+        path = Checkpoints(run.out, run.config.train.keep, per_epoch).write(state, step)
+        if step % per_epoch == 0:
+            run.queue.submit(step // per_epoch, path)
 
 
 def train(run: Run) -> int:
     """Go on to the target or until a signal; returns the exit code."""
     log = open_log(run) if run.world.first else None
     try:
-        with Interrupt() as interrupt:
-            done, stopped = loop(run, log, interrupt)
+        profiler = Profiler(
+            run.out, run.profiled, first=run.start, left=run.target - run.start,
+            device=run.world.device,
+        )  # fmt: skip
+        with Interrupt() as interrupt, run.queue, profiler:
+            done, stopped = loop(run, log, interrupt, profiler)
+            stopped = stopped or wait(
+                run.queue, run.world, interrupt, partial(show, folder=run.out)
+            )
     finally:
         if log:
             log.close()
@@ -276,7 +304,7 @@ def train(run: Run) -> int:
     return 128 + stopped if stopped else 0
 
 
-def loop(run: Run, log: RunLog | None, interrupt: Interrupt) -> tuple[int, int]:
+def loop(run: Run, log: RunLog | None, interrupt: Interrupt, profiler: Profiler) -> tuple[int, int]:
     """Step after step; returns how many are done, and the signal that ended them (0: none)."""
     settings, world, meter = run.config.train, run.world, run.meter
     per_epoch, batches = run.loader.steps_per_epoch, iter(run.loader)
@@ -284,7 +312,8 @@ def loop(run: Run, log: RunLog | None, interrupt: Interrupt) -> tuple[int, int]:
     for step in range(run.start, run.target):
         vote = world.vote(interrupt.signal or due.wish())  # all ranks act after the same step
         batch = next(batches)
-        losses = run.stepper(inputs_of(batch), step, batch.epoch)
+        inputs = inputs_of(batch)
+        losses = run.stepper(inputs, step, batch.epoch)
         meter.add(losses, batch.stats["wait_s"])
         done, wish = step + 1, vote()
         stopped = wish if wish > Due.WISH else 0
@@ -299,9 +328,15 @@ def loop(run: Run, log: RunLog | None, interrupt: Interrupt) -> tuple[int, int]:
                 meter.reset()
         if log:
             log.advance(done)
+        if log and settings.pictures_every and done % settings.pictures_every == 0:
+            sheet = pairs_sheet(run.model, inputs, PRECISIONS[settings.amp])
+            keep(run.out, done, sheet, log.board)
         if saves:
             checkpoint(run, done)
             due.written()
+        for result in run.queue.poll():
+            show(result, run.out)
+        profiler.step()
         if stopped:
             break
     return done, stopped
@@ -322,7 +357,7 @@ def open_log(run: Run) -> RunLog:
     out, world, train = run.out, run.world, run.config.train
     data, facts = run.loader.describe(), environment(world)
     record = {"init": asdict(run.report), "data": data, **facts}
-    write_records(out, strict.dump(run.config), record, run.start)
+    changes = write_records(out, strict.dump(run.config), record, run.start)
     shares = ", ".join(f"{name} {one['weight']:.3g}" for name, one in data["datasets"].items())
     since = f"going on after step {run.start:,}" if run.start else "from the start"
     for line in (
@@ -332,6 +367,7 @@ def open_log(run: Run) -> RunLog:
         f"model    {run.config.model.name}; first weights: {run.report.source}",
         f"devices  {world.size} x {facts['device']}, batch {train.batch_size}, precision "
         f"{train.amp}, torch threads {facts['torch_threads']}",
+        *changes,
         *(f"Warning: {text}" for text in data["warnings"]),
         *([f"Warning: {run.report.warning}"] if run.report.warning else []),
     ):

@@ -27,7 +27,7 @@ class EvaluateConfig:
     dataset: Literal["otb", "lasot", "got10k", "trackingnet"] = "otb"
     root: str = "data/raw/otb"
     split: str | None = None
-    device: str = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -116,7 +116,7 @@ class RunLog:
         path = folder / "metrics.jsonl"
         keep_until(path, start)
         self._file = path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
+        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
         self._bar: Progress | None = None
         if sys.stdout.isatty():
             self._bar = Progress(TextColumn("{task.description}"), TimeRemainingColumn())
@@ -128,7 +128,7 @@ class RunLog:
         if self._bar:
             self._bar.stop()
         self._file.close()
-        self._board.close()
+        self.board.close()
 
     def advance(self, step: int) -> None:
         """Move the bar."""
@@ -141,7 +141,7 @@ class RunLog:
         self._file.flush()
         for name, value in record.items():
             if name not in ("step", "samples"):
-                self._board.add_scalar(f"train/{name}", value, record["step"])
+                self.board.add_scalar(f"train/{name}", value, record["step"])
         losses = ("step", "epoch", "samples", "loss", "lr", "pairs_per_s", "data_wait_share")
         terms = ", ".join(f"{n} {v:.4g}" for n, v in record.items() if n not in losses)
         text = (
