@@ -89,7 +89,7 @@ class Profiler:
         if self._cuda:
             activities.append(ProfilerActivity.CUDA)
         else:  # else the profiler complains that there is no GPU
-            os.environ.setdefault("KINETO_LOG_LEVEL", "3")
+            os.environ.setdefault("KINETO_LOG_LEVEL", "99")
         self._profile = profile(
             activities=activities, schedule=self._action, record_shapes=True, acc_events=True
         )
