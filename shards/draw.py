@@ -30,6 +30,7 @@ class Tile:
     boxes : (K, 4) xyxy, pixels of the picture
     text : lines below the picture
     targets : the first so many boxes are targets, drawn in green
+    line_px : width of their lines, which lie inside
     colors : RGB of each box, in place of what `targets` says; the first box is drawn above the rest
     """
 
@@ -37,6 +38,7 @@ class Tile:
     boxes: Float
     text: str
     targets: int = 1
+    line_px: int = 1
     colors: tuple[tuple[int, int, int], ...] | None = None
 
 
@@ -50,7 +52,7 @@ def _draw(tile: Tile) -> Image.Image:
         color = TARGET_RGB if number < tile.targets else OTHER_RGB
         if tile.colors is not None:
             color = tile.colors[number]
-        pen.rectangle((x0, y0, max(x0, x1), max(y0, y1)), outline=color)
+        pen.rectangle((x0, y0, max(x0, x1), max(y0, y1)), outline=color, width=tile.line_px)
     return image
 
 

@@ -206,6 +206,7 @@ def _tile(picture: Picture, text: str, *boxes: tuple[Float, tuple[int, int, int]
         picture=picture,
         boxes=np.array([box for box, _ in drawn]).reshape(-1, 4),
         text=text,
+        line_px=2,
         colors=tuple(rgb for _, rgb in drawn),
     )
 
