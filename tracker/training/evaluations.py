@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -236,18 +237,22 @@ class Evaluations:
     def _hold(self, epoch: int, path: Path) -> None:
         """Keep a checkpoint until it is evaluated; it takes no space while the run keeps it too."""
         held = self._held(epoch)
+        partial = held.with_suffix(".partial")
         try:
             held.parent.mkdir(parents=True, exist_ok=True)
-            held.unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)
             try:
-                held.hardlink_to(path)
+                partial.hardlink_to(path)
             except OSError:  # a file system without hard links
-                shutil.copyfile(path, held)
+                shutil.copyfile(path, partial)
+            partial.replace(held)
+            partial.unlink(missing_ok=True)  # a link is not renamed to another of the same file
         except OSError as error:
-            held.unlink(missing_ok=True)
+            with suppress(OSError):
+                partial.unlink()
             _warn(
                 f"{held}: the checkpoint could not be held for its evaluation: {error.strerror}; "
-                "without it, it is evaluated if the run keeps it"
+                "it is evaluated if the run still keeps it then"
             )
 
     def _resume(self) -> None:
@@ -353,9 +358,13 @@ class Evaluations:
                 with self._path.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(asdict(one)) + "\n")
             except OSError as error:
-                _warn(f"{self._path}: could not be written: {error.strerror}; the next start does")
+                _warn(
+                    f"{self._path}: could not be written: {error.strerror}; epoch {one.epoch} is "
+                    "evaluated again at the next start"
+                )
             else:
-                self._held(one.epoch).unlink(missing_ok=True)
+                with suppress(OSError):
+                    self._held(one.epoch).unlink()
 
 
 def command_of(config: EvaluateConfig, split: str, out: Path, checkpoint: Path) -> list[str]:
@@ -411,7 +420,7 @@ def wait(
             take(one)
         if evaluations.left and not told:
             click.echo(
-                f"The training is done; waiting for {evaluations.left} evaluations (a signal ends "
+                f"The training is done; waiting for {_counted(evaluations.left)} (a signal ends "
                 "that; the same command does what is left)."
             )
             told = True
@@ -447,6 +456,10 @@ def _last_lines(path: Path) -> str:
         lines = []
     shown = "".join(f"\n  {line}" for line in lines[-LAST_LINES:])
     return f"{path} ends:{shown}" if shown else f"{path} is empty"
+
+
+def _counted(count: int) -> str:
+    return "1 evaluation" if count == 1 else f"{count} evaluations"
 
 
 def _warn(text: str) -> None:

@@ -10,7 +10,8 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -168,20 +169,26 @@ def write_records(folder: Path, config: str, record: Mapping[str, Any], start: i
     absent = f"# not on disk: {', '.join(missing)}\n" if missing else ""
     replace_text(folder / "config.yaml", f"# Resolved configuration of this run.\n{absent}{config}")
     path = folder / "run.json"
-    starts: Sequence[Any] = []
-    if path.is_file():
-        try:
-            starts = json.loads(path.read_text(encoding="utf-8"))["starts"]
-        except (ValueError, KeyError, TypeError):
-            shutil.copy(path, folder / "run.json.damaged")
+    starts = _starts(path)
     command = shlex.join(sys.orig_argv)
     facts = {"command": command, **record}
     begins = {"step": start, "command": command, **{key: record.get(key) for key in COMPARED}}
     replace_text(
         path, json.dumps({**facts, "starts": [*starts, begins]}, indent=1, default=str) + "\n"
     )
-    before = starts[-1] if start and starts and isinstance(starts[-1], dict) else None
-    return [] if before is None else _changes(before, begins)
+    return _changes(starts[-1], begins) if start and starts else []
+
+
+def _starts(path: Path) -> list[dict[str, Any]]:
+    """Earlier starts of a run.json; one that is damaged is kept under another name."""
+    if not path.is_file():
+        return []
+    with suppress(ValueError, KeyError, TypeError):
+        starts = json.loads(path.read_text(encoding="utf-8"))["starts"]
+        if isinstance(starts, list) and all(isinstance(one, dict) for one in starts):
+            return starts
+    shutil.copy(path, path.with_name("run.json.damaged"))
+    return []
 
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
