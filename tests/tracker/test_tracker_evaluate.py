@@ -17,9 +17,11 @@ import pytest
 from click.testing import CliRunner
 
 from shards.errors import DataError, MismatchError
-from tracker.evaluate import EvaluationError, evaluate, facts, score_all
+from tracker.evaluate import evaluate, score_all
+from tracker.evaluation_text import facts
 from tracker.ledger import data_fingerprint, read_ledger
 from tracker.onepass import KEEP_FIRST_BOX, KeepFirstBox, run_sequence
+from tracker.runs import EvaluationError
 from tracker.scores import Evaluation
 from tracker.sequences import Dataset, read_sequences
 

@@ -18,7 +18,6 @@ from click.testing import CliRunner, Result
 
 from shards.errors import ConfigError, DataError, MismatchError, SiamstreamError
 from tracker.config import LACKS, ModelConfig
-from tracker.evaluate import EvaluationError
 from tracker.grid import (
     MAX_SETTINGS,
     Axis,
@@ -31,6 +30,7 @@ from tracker.grid import (
     settings_of,
 )
 from tracker.onepass import KEEP_FIRST_BOX
+from tracker.runs import EvaluationError
 from tracker.scores import Score, SequenceScore, TrackerScore
 from tracker.sequences import Dataset, Sequences, read_sequences
 from tracker.sweep import Contestant, sweep
