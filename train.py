@@ -284,8 +284,8 @@ def checkpoint(run: Run, step: int) -> None:
             "loader": run.loader.state_dict(),
             "ranks": ranks,
         }
-        path = Checkpoints(run.out, run.config.train.keep, per_epoch).write(state, step)
-        run.watch.saved(step, path)
+        Checkpoints(run.out, run.config.train.keep, per_epoch).write(state, step)
+        run.watch.saved(step)
 
 
 def train(run: Run) -> int:

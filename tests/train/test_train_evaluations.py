@@ -19,7 +19,8 @@ from shards.errors import ConfigError
 from tracker.ledger import opened
 from tracker.training import evaluations
 from tracker.training.config import EvaluateConfig
-from tracker.training.evaluations import FIGURES, Evaluations, check, show, wait
+from tracker.training.evaluation_results import FIGURES, Result, show
+from tracker.training.evaluations import Evaluations, check, wait
 from tracker.training.world import World
 
 OTB = EvaluateConfig(every=1, dataset="otb", root="otb", split="all")
@@ -70,6 +71,36 @@ def checkpoint(run, epoch, text):
     return path
 
 
+def submit(queue, epoch, text):
+    checkpoint(queue._run, epoch, text)
+    queue.submit(epoch)
+
+
+class Keeper:
+    """Keeps the newest checkpoint, and those that are held."""
+
+    def __init__(self, run):
+        self.run, self.held = run, set()
+
+    def hold(self, step):
+        self.held.add(step)
+
+    def release(self, step):
+        self.held.discard(step)
+        return self.drop_old()
+
+    def drop_old(self):
+        paths = sorted(self.run.glob("epoch_*.pth"))
+        for path in paths[:-1]:
+            if int(path.stem[6:]) * PER_EPOCH not in self.held:
+                path.unlink()
+        return ["a warning"]
+
+
+def kept(run):
+    return sorted(path.name for path in run.glob("*.pth"))
+
+
 def results_of(queue, count=1):
     """New results, once there are as many."""
     found = []
@@ -88,28 +119,22 @@ def finish(queue):
     return found
 
 
-def waiting(run):
-    return sorted(path.name for path in (run / "eval/waiting").glob("*"))
-
-
 def lines(run):
     return [json.loads(line) for line in (run / "evaluations.jsonl").read_text().splitlines()]
 
 
 def test_a_checkpoint_becomes_a_line_of_figures(fake, tmp_path):
     with of(tmp_path) as queue:
-        queue.submit(3, checkpoint(tmp_path, 3, "0.25"))
+        submit(queue, 3, "0.25")
         assert queue.left == 1
         (result,) = results_of(queue)
         assert queue.left == 0
         assert (result.epoch, result.step, result.name, result.value) == (3, 30, "auc", 0.25)
         assert result.figures == dict.fromkeys(FIGURES, 0.25)
-        assert queue.checkpoint(3).read_text() == "0.25"
         assert not (tmp_path / "evaluations.jsonl").exists()  # until it has been dealt with
         assert queue.poll() == []
         assert queue.results == [result]
     assert lines(tmp_path) == [dataclasses.asdict(result)]
-    assert waiting(tmp_path) == []
     assert "following" in (tmp_path / "eval/epoch_3.log").read_text()
     facts = json.loads((tmp_path / "eval/facts.json").read_text())
     assert facts == {"nice": os.nice(0) + evaluations.NICE, "threads": "1"}
@@ -117,7 +142,7 @@ def test_a_checkpoint_becomes_a_line_of_figures(fake, tmp_path):
 
 def test_got10k_is_compared_by_ao(fake, tmp_path):
     with of(tmp_path, config=EvaluateConfig(every=1, dataset="got10k", root="x")) as queue:
-        queue.submit(1, checkpoint(tmp_path, 1, "0.25"))
+        submit(queue, 1, "0.25")
         (result,) = results_of(queue)
     assert (result.name, result.split) == ("ao", "val")
 
@@ -130,46 +155,32 @@ def test_which_epochs_are_evaluated(tmp_path):
 @pytest.mark.parametrize("change", [{"active": False}, {"config": EvaluateConfig()}])
 def test_not_asked_for_nothing_is_done(tmp_path, change):
     with of(tmp_path, **change) as queue:
-        queue.submit(9, checkpoint(tmp_path, 9, "0.25"))
+        submit(queue, 9, "0.25")
         assert queue.poll() == []
         assert queue.left == 0
     assert [path.name for path in tmp_path.iterdir()] == ["epoch_9.pth"]
 
 
-def test_one_at_a_time_and_a_checkpoint_that_the_run_drops_is_held(fake, tmp_path, capsys):
-    with of(tmp_path) as queue:
-        for epoch, text in ((1, "wait"), (2, "0.2"), (3, "0.3")):
-            path = checkpoint(tmp_path, epoch, text)
-            queue.submit(epoch, path)
+def test_one_at_a_time_and_checkpoints_stay_until_their_turn(fake, tmp_path, capsys):
+    keeper = Keeper(tmp_path)
+    with of(tmp_path, keeper=keeper) as queue:
+        for epoch, text in ((1, "wait"), (2, "fail"), (3, "0.3"), (4, "0.4")):
+            submit(queue, epoch, text)
+            keeper.drop_old()
             queue.poll()
-            path.unlink()
-        assert queue.left == 3
+        assert queue.left == 4
         assert not (tmp_path / "eval/epoch_2.json").exists()
+        assert kept(tmp_path) == [f"epoch_{n}.pth" for n in (1, 2, 3, 4)]
         (tmp_path / "eval/go").touch()
-        assert [one.value for one in finish(queue)] == [0.5, 0.2, 0.3]
-    assert [one["epoch"] for one in lines(tmp_path)] == [1, 2, 3]
-    assert "Warning: 2 checkpoints wait for their evaluation" in capsys.readouterr().err
-
-
-def test_without_hard_links_a_copy_is_held(fake, tmp_path, monkeypatch):
-    def refuse(self, target):
-        raise PermissionError(1, "Operation not permitted")
-
-    monkeypatch.setattr(Path, "hardlink_to", refuse)
-    with of(tmp_path) as queue:
-        path = checkpoint(tmp_path, 1, "0.1")
-        queue.submit(1, path)
-        path.unlink()
-        assert results_of(queue)[0].value == 0.1
-
-
-def test_one_that_cannot_be_held_is_read_from_the_run(fake, tmp_path, capsys):
-    (tmp_path / "eval").mkdir()
-    (tmp_path / "eval/waiting").write_text("in the way")
-    with of(tmp_path) as queue:
-        queue.submit(1, checkpoint(tmp_path, 1, "0.1"))
-        assert results_of(queue)[0].value == 0.1
-    assert "could not be held for its evaluation" in capsys.readouterr().err
+        assert [one.value for one in results_of(queue)] == [0.5]
+        assert "epoch_1.pth" in kept(tmp_path)  # until it has been dealt with
+        assert [one.value for one in finish(queue)] == [0.3, 0.4]
+    assert kept(tmp_path) == ["epoch_4.pth"]
+    assert keeper.held == set()
+    assert [one["epoch"] for one in lines(tmp_path)] == [1, 3, 4]
+    error = capsys.readouterr().err
+    assert "Warning: 2 checkpoints wait for their evaluation" in error
+    assert "Warning: a warning" in error
 
 
 @pytest.mark.parametrize(
@@ -177,49 +188,58 @@ def test_one_that_cannot_be_held_is_read_from_the_run(fake, tmp_path, capsys):
 )
 def test_a_failure_is_loud_ends_nothing_and_is_tried_again(fake, tmp_path, capsys, text, why):
     with of(tmp_path) as queue:
-        path = checkpoint(tmp_path, 1, text)
-        queue.submit(1, path)
-        queue.submit(2, checkpoint(tmp_path, 2, "0.2"))
+        submit(queue, 1, text)
+        submit(queue, 2, "0.2")
         assert [one.epoch for one in finish(queue)] == [2]
     error = capsys.readouterr().err
-    assert f"Warning: the evaluation of epoch 1 failed: {why}" in error
+    assert "Warning: epoch 1 is not evaluated; the training goes on" in error
+    assert why in error
     assert "following" in error.splitlines()[-1 - (text == "fail")]
     assert ("Error: no such thing" in error) == (text == "fail")
-    path.write_text("0.1")
+    checkpoint(tmp_path, 1, "0.1")
     with of(tmp_path, start=20) as queue:
         assert [one.value for one in finish(queue)] == [0.1]
     assert [one["epoch"] for one in lines(tmp_path)] == [2, 1]
 
 
+def test_results_that_cannot_be_written_are_found_at_the_next_start(fake, tmp_path, capsys):
+    (tmp_path / "evaluations.jsonl").mkdir()
+    with of(tmp_path) as queue:
+        submit(queue, 1, "0.1")
+        assert [one.value for one in finish(queue)] == [0.1]
+    assert "evaluations.jsonl could not be written" in capsys.readouterr().err
+    (tmp_path / "evaluations.jsonl").rmdir()
+    with of(tmp_path, start=10) as queue:
+        assert [one.value for one in finish(queue)] == [0.1]
+
+
 def test_a_program_that_is_not_there_is_a_warning(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "executable", "/no/such/python")
     with of(tmp_path) as queue:
-        queue.submit(1, checkpoint(tmp_path, 1, "0.1"))
+        submit(queue, 1, "0.1")
         assert queue.left == 0
     assert "could not be started" in capsys.readouterr().err
-    assert waiting(tmp_path) == ["epoch_1.pth"]
 
 
 def test_what_a_stop_leaves_is_done_at_the_next_start(fake, tmp_path, capsys):
     with of(tmp_path) as queue:
-        for epoch, text in ((1, "wait"), (2, "0.2")):
-            path = checkpoint(tmp_path, epoch, text)
-            queue.submit(epoch, path)
-            path.unlink()
+        submit(queue, 1, "wait")
+        submit(queue, 2, "0.2")
         process = queue._process
     assert process.returncode == -signal.SIGTERM
-    assert waiting(tmp_path) == ["epoch_1.pth", "epoch_2.pth"]
     (tmp_path / "eval/go").touch()
-    with of(tmp_path, start=25) as queue:
+    keeper = Keeper(tmp_path)
+    with of(tmp_path, start=25, keeper=keeper) as queue:
+        keeper.drop_old()
         assert [one.epoch for one in finish(queue)] == [1, 2]
-    assert waiting(tmp_path) == []
+    assert kept(tmp_path) == ["epoch_2.pth"]
     assert "Not yet evaluated, done now beside the training: epochs 1, 2" in capsys.readouterr().out
 
 
 def test_one_that_was_not_dealt_with_comes_again(fake, tmp_path):
     def fails_to_deal_with_it():
         with of(tmp_path) as queue:
-            queue.submit(1, checkpoint(tmp_path, 1, "0.1"))
+            submit(queue, 1, "0.1")
             results_of(queue)
             raise KeyError("a bug")
 
@@ -245,15 +265,14 @@ def test_kept_checkpoints_without_a_result_are_evaluated(fake, tmp_path):
 def test_results_of_steps_that_are_done_again_are_dropped(fake, tmp_path):
     with of(tmp_path) as queue:
         for epoch in (1, 2):
-            queue.submit(epoch, checkpoint(tmp_path, epoch, f"0.{epoch}"))
+            submit(queue, epoch, f"0.{epoch}")
         finish(queue)
     with (tmp_path / "evaluations.jsonl").open("a") as file:
         file.write('{"step": 10, "epo')
-    (tmp_path / "eval/waiting/epoch_2.pth").write_text("of the earlier branch")
     with of(tmp_path, start=15) as queue:
         assert queue.left == 0
         assert [one.epoch for one in queue.results] == [1]
-        queue.submit(2, checkpoint(tmp_path, 2, "0.9"))
+        submit(queue, 2, "0.9")
         finish(queue)
     assert [one["figures"]["auc"] for one in lines(tmp_path)] == [0.1, 0.9]
 
@@ -267,7 +286,7 @@ def test_boxes_of_another_checkpoint_of_that_name_are_removed(fake, tmp_path, sa
     boxes = tmp_path / "eval" / evaluations.FOLDERS["otb"] / "epoch_1"
     boxes.mkdir(parents=True)
     with of(tmp_path, config=dataclasses.replace(OTB, device="cpu")) as queue:
-        queue.submit(1, path)
+        queue.submit(1)
         assert boxes.exists() == same
         finish(queue)
 
@@ -282,7 +301,7 @@ def test_a_process_that_will_not_end_is_killed(tmp_path, monkeypatch):
     monkeypatch.setattr(evaluations, "command_of", lambda *_: command)
     monkeypatch.setattr(evaluations, "END_S", 0.1)
     with of(tmp_path) as queue:
-        queue.submit(1, checkpoint(tmp_path, 1, "0.1"))
+        submit(queue, 1, "0.1")
         process = queue._process
         while not ready.exists():
             time.sleep(0.02)
@@ -305,7 +324,7 @@ def fork(work):
 def test_it_dies_with_a_training_that_is_killed(fake, tmp_path):
     def train_until_killed():
         with of(tmp_path) as queue:
-            queue.submit(1, checkpoint(tmp_path, 1, "wait"))
+            submit(queue, 1, "wait")
             time.sleep(600)
 
     training = fork(train_until_killed)
@@ -345,7 +364,7 @@ def test_the_end_of_training_waits_for_what_is_left(fake, tmp_path, monkeypatch,
     taken = []
     with of(tmp_path) as queue:
         for epoch in (1, 2):
-            queue.submit(epoch, checkpoint(tmp_path, epoch, f"0.{epoch}"))
+            submit(queue, epoch, f"0.{epoch}")
         assert wait(queue, World(), Told(10**9), taken.append) == 0
     assert [one.epoch for one in taken] == [1, 2]
     assert [one["epoch"] for one in lines(tmp_path)] == [1, 2]
@@ -355,10 +374,9 @@ def test_the_end_of_training_waits_for_what_is_left(fake, tmp_path, monkeypatch,
 def test_a_signal_ends_the_waiting(fake, tmp_path, monkeypatch):
     monkeypatch.setattr(evaluations, "WAIT_S", 0.02)
     with of(tmp_path) as queue:
-        queue.submit(1, checkpoint(tmp_path, 1, "wait"))
+        submit(queue, 1, "wait")
         assert wait(queue, World(), Told(3), print) == signal.SIGTERM
         assert queue.left == 1
-    assert waiting(tmp_path) == ["epoch_1.pth"]
 
 
 def test_what_cannot_work_is_refused_at_the_start(tmp_path, monkeypatch):
@@ -405,8 +423,8 @@ def test_a_training_evaluates_its_epochs(packed, tmp_path, monkeypatch):
     arguments += ["--out", "run", *(part for key in small for part in ("--set", key))]
     submit = Evaluations.submit
 
-    def stop_when_begun(queue, epoch, path):
-        submit(queue, epoch, path)
+    def stop_when_begun(queue, epoch):
+        submit(queue, epoch)
         os.kill(os.getpid(), signal.SIGTERM)
 
     try:
@@ -441,7 +459,7 @@ def shown(folder):
 
 
 def test_a_result_is_printed_and_shown(tmp_path, capsys):
-    result = evaluations.Result(
+    result = Result(
         step=30, epoch=3, dataset="got10k", split="val", figures=dict.fromkeys(FIGURES, 0.25),
         seconds=1234.0,
     )  # fmt: skip

@@ -144,11 +144,11 @@ def test_what_is_not_as_at_the_last_start_is_told(tmp_path):
     assert [one["versions"]["torch"] for one in record["starts"]] == ["2.11.0", "2.11.0", "2.12.0"]
 
 
-def test_a_start_that_left_no_checkpoint_stays_in_the_list(tmp_path):
+def test_a_run_from_the_start_has_no_earlier_starts(tmp_path):
     write_records(tmp_path, "", RECORD, 0)
     assert write_records(tmp_path, "", {**RECORD, "world_size": 1}, 0) == []
     record = json.loads((tmp_path / "run.json").read_text())
-    assert [one["world_size"] for one in record["starts"]] == [2, 1]
+    assert [one["world_size"] for one in record["starts"]] == [1]
 
 
 @pytest.mark.parametrize(

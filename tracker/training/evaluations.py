@@ -1,9 +1,8 @@
 """Evaluations beside a training: ``python -m tracker eval`` of the checkpoints of epochs.
 
-One process at a time, of low priority, started by rank 0; the others wait in a queue. A checkpoint
-that waits is held by a link in ``<run>/eval/waiting/``, so it is there even if the run no longer
-keeps it. Results are lines of ``<run>/evaluations.jsonl``. What a run that was stopped or killed
-has not evaluated is evaluated when it goes on.
+One process at a time, of low priority, started by rank 0; the others wait in a queue, and their
+checkpoints stay as long. Results are lines of ``<run>/evaluations.jsonl``. What a run that was
+stopped or killed has not evaluated is evaluated when it goes on.
 """
 
 from __future__ import annotations
@@ -17,11 +16,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Protocol
 
 import click
 
@@ -31,53 +28,25 @@ from tracker.follow import TrackingError, torch_device
 from tracker.ledger import read_ledger
 from tracker.metrics import DEFAULT_CONVENTION
 from tracker.results import FOLDERS
-from tracker.sequences import SPLITS, Dataset, read_sequences
+from tracker.sequences import SPLITS, read_sequences
 from tracker.training.config import EvaluateConfig
+from tracker.training.evaluation_results import (
+    FIGURES,
+    Result,
+    append_results,
+    read_results,
+)
 from tracker.training.log import keep_until
 from tracker.training.world import Interrupt, World
 
-__all__ = ["MAIN", "Evaluations", "Result", "check", "show", "wait"]
+__all__ = ["Evaluations", "Keeper", "check", "command_of", "wait"]
 
-MAIN: dict[Dataset, Literal["auc", "ao"]] = {
-    "otb": "auc", "lasot": "auc", "trackingnet": "auc", "got10k": "ao",
-}  # fmt: skip
-FIGURES = ("auc", "precision", "norm_precision", "ao", "sr50", "sr75")
 NICE = 10
 LAST_LINES = 5  # of a failed evaluation that are shown
 END_S = 5.0  # until a process that was asked to end is killed
 WAIT_S = 0.5
 BUSY = 1  # smaller than the number of a signal that ends a run
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Result:
-    """Figures of the checkpoint of an epoch; a line of ``evaluations.jsonl``.
-
-    Parameters
-    ----------
-    step, epoch : steps and epochs done
-    dataset, split : that were followed through
-    figures : shares 0..1 by name, see `FIGURES`
-    seconds : that the evaluation took
-    """
-
-    step: int
-    epoch: int
-    dataset: Dataset
-    split: str
-    figures: dict[str, float]
-    seconds: float
-
-    @property
-    def name(self) -> str:
-        """Figure by which checkpoints are compared: ``auc``, on GOT-10k ``ao``."""
-        return MAIN[self.dataset]
-
-    @property
-    def value(self) -> float:
-        """Value of that figure."""
-        return self.figures[self.name]
 
 
 def check(config: EvaluateConfig) -> None:
@@ -111,6 +80,16 @@ def check(config: EvaluateConfig) -> None:
         )
 
 
+class Keeper(Protocol):
+    """What is needed of the checkpoints of a run."""
+
+    def hold(self, step: int, /) -> None:
+        """Keep the checkpoint after so many steps."""
+
+    def release(self, step: int, /) -> list[str]:
+        """Hold it no longer; returns warnings."""
+
+
 class Evaluations:
     """Queue of evaluations of one run, and the process of the one that goes on; a context manager.
 
@@ -125,6 +104,7 @@ class Evaluations:
     epochs : of the whole training; the last is always evaluated
     steps_per_epoch : of the run
     start : steps done; results of later ones, which will be done again, are dropped
+    keeper : of the checkpoints; None: all stay
     active : False for ranks that do not write
     """
 
@@ -136,11 +116,12 @@ class Evaluations:
         epochs: int,
         steps_per_epoch: int,
         start: int,
+        keeper: Keeper | None = None,
         active: bool = True,
     ) -> None:
         self._run, self._folder, self._config = folder, folder / "eval", config
         self._epochs, self._steps_per_epoch, self._start = epochs, steps_per_epoch, start
-        self._active = active and config.every > 0
+        self._keeper, self._active = keeper, active and config.every > 0
         self._split = config.split or SPLITS[config.dataset][0]
         self._path = folder / "evaluations.jsonl"
         self._queue: list[int] = []
@@ -173,36 +154,25 @@ class Evaluations:
     def results(self) -> list[Result]:
         """Those that are recorded, of this data set and split, by epoch."""
         mine = (self._config.dataset, self._split)
-        found = [one for one in _read(self._path) if (one.dataset, one.split) == mine]
+        found = [one for one in read_results(self._path) if (one.dataset, one.split) == mine]
         return sorted(found, key=lambda one: one.epoch)
-
-    def checkpoint(self, epoch: int) -> Path:
-        """File of an epoch that waits or was handed out by `poll`: its link, or the run's own."""
-        held = self._held(epoch)
-        return held if held.is_file() else self._run / held.name
 
     def wanted(self, epoch: int) -> bool:
         """Whether the checkpoint after so many epochs is to be evaluated."""
         return self._active and (epoch % self._config.every == 0 or epoch == self._epochs)
 
-    def submit(self, epoch: int, path: Path) -> None:
-        """Put a checkpoint into the queue, if it is to be evaluated.
-
-        Parameters
-        ----------
-        epoch : epochs done
-        path : the checkpoint, just written, and not yet dropped
-        """
+    def submit(self, epoch: int) -> None:
+        """Put the checkpoint after an epoch, just written, into the queue if that is wanted."""
         if not self.wanted(epoch):
             return
-        self._hold(epoch, path)
+        self._hold(epoch)
         self._queue.append(epoch)
         self._begin_next()
         if len(self._queue) > 1 and not self._told_late:
             self._told_late = True
             _warn(
                 f"{len(self._queue)} checkpoints wait for their evaluation, which takes longer "
-                "than the epochs between two; they stay on disk until then"
+                "than the epochs between two; they are kept until then"
             )
 
     def poll(self) -> list[Result]:
@@ -210,8 +180,8 @@ class Evaluations:
 
         Returns
         -------
-        New results. They are recorded, and their checkpoints let go, at the next call or when this
-        is left: a run that is killed before it has dealt with one gets it again.
+        New results. They are recorded, and their checkpoints released, at the next call or when
+        this is left: a run that is killed before it has dealt with one gets it again.
         """
         self._settle()
         if self._process is not None and self._process.poll() is not None:
@@ -231,47 +201,29 @@ class Evaluations:
                 except subprocess.TimeoutExpired:
                     continue
 
-    def _held(self, epoch: int) -> Path:
-        return self._folder / "waiting" / f"epoch_{epoch}.pth"
+    def _checkpoint(self, epoch: int) -> Path:
+        return self._run / f"epoch_{epoch}.pth"
 
-    def _hold(self, epoch: int, path: Path) -> None:
-        """Keep a checkpoint until it is evaluated; it takes no space while the run keeps it too."""
-        held = self._held(epoch)
-        partial = held.with_suffix(".partial")
-        try:
-            held.parent.mkdir(parents=True, exist_ok=True)
-            partial.unlink(missing_ok=True)
-            try:
-                partial.hardlink_to(path)
-            except OSError:  # a file system without hard links
-                shutil.copyfile(path, partial)
-            partial.replace(held)
-            partial.unlink(missing_ok=True)  # a link is not renamed to another of the same file
-        except OSError as error:
-            with suppress(OSError):
-                partial.unlink()
-            _warn(
-                f"{held}: the checkpoint could not be held for its evaluation: {error.strerror}; "
-                "it is evaluated if the run still keeps it then"
-            )
+    def _hold(self, epoch: int) -> None:
+        if self._keeper is not None:
+            self._keeper.hold(epoch * self._steps_per_epoch)
+
+    def _release(self, epoch: int) -> None:
+        if self._keeper is not None:
+            for warning in self._keeper.release(epoch * self._steps_per_epoch):
+                _warn(warning)
 
     def _resume(self) -> None:
         """Put into the queue what an earlier start has not evaluated."""
         keep_until(self._path, self._start)
         done = {one.epoch for one in self.results}
         last = self._start // self._steps_per_epoch
-        waiting, kept = _epochs_in(self._held(0).parent), _epochs_in(self._run)
-        missing = {
-            epoch
-            for epoch in {*waiting, *kept}
-            if epoch <= last and epoch not in done and self.wanted(epoch)
-        }
-        for epoch in sorted(missing & {*kept}):
-            self._hold(epoch, kept[epoch])
-        for epoch in {*waiting} - missing:
-            waiting[epoch].unlink(missing_ok=True)
-        self._queue = sorted(missing)
-        if missing:
+        kept = (re.fullmatch(r"epoch_(\d+)\.pth", path.name) for path in self._run.glob("*.pth"))
+        epochs = {int(match[1]) for match in kept if match}
+        self._queue = sorted(e for e in epochs - done if e <= last and self.wanted(e))
+        for epoch in self._queue:
+            self._hold(epoch)
+        if self._queue:
             names = ", ".join(map(str, self._queue))
             click.echo(f"Not yet evaluated, done now beside the training: epochs {names}")
 
@@ -283,16 +235,13 @@ class Evaluations:
             self._drop_other(epoch)
             self._process = self._start_process(epoch)
         except OSError as error:
-            _warn(
-                f"the evaluation of epoch {epoch} could not be started: {error}; the training goes "
-                "on, the next start tries again"
-            )
+            self._failed(epoch, f"it could not be started: {error}")
         self._epoch, self._began = epoch, time.monotonic()
 
     def _start_process(self, epoch: int) -> subprocess.Popen[bytes]:
         binder = Path(__file__).with_name("child.py")
         command = [sys.executable, "-I", str(binder), str(os.getpid()), str(NICE)]
-        command += command_of(self._config, self._split, self._folder, self.checkpoint(epoch))
+        command += command_of(self._config, self._split, self._folder, self._checkpoint(epoch))
         # The packages are those of this process, wherever it runs.
         paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
         packages = os.pathsep.join(filter(None, paths))
@@ -314,7 +263,7 @@ class Evaluations:
         if ledger is None:
             return
         now = {
-            "checkpoint": file_sha256(self.checkpoint(epoch)),
+            "checkpoint": file_sha256(self._checkpoint(epoch)),
             "device": torch_device(self._config.device).type,
         }
         if any(ledger.made_by.get(key) != value for key, value in now.items()):
@@ -333,10 +282,14 @@ class Evaluations:
             else:
                 return
         log = self._folder / f"epoch_{self._epoch}.log"
+        self._failed(self._epoch, f"{why}. {_last_lines(log)}")
+
+    def _failed(self, epoch: int, why: str) -> None:
         _warn(
-            f"the evaluation of epoch {self._epoch} failed: {why}; the training goes on, the next "
-            f"start tries again. {_last_lines(log)}"
+            f"epoch {epoch} is not evaluated; the training goes on, the next start tries again if "
+            f"the checkpoint is still there: {why}"
         )
+        self._release(epoch)
 
     def _result(self) -> Result:
         """Figures that the process has printed."""
@@ -351,20 +304,18 @@ class Evaluations:
         )  # fmt: skip
 
     def _settle(self) -> None:
-        """Record the results that were handed out, and let their checkpoints go."""
+        """Record the results that were handed out, and release their checkpoints."""
         new, self._new = self._new, []
+        if not new:
+            return
+        try:
+            append_results(self._path, new)
+        except OSError as error:
+            _warn(
+                f"{self._path} could not be written: {error.strerror}; the next start tries again"
+            )
         for one in new:
-            try:
-                with self._path.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(asdict(one)) + "\n")
-            except OSError as error:
-                _warn(
-                    f"{self._path}: could not be written: {error.strerror}; epoch {one.epoch} is "
-                    "evaluated again at the next start"
-                )
-            else:
-                with suppress(OSError):
-                    self._held(one.epoch).unlink()
+            self._release(one.epoch)
 
 
 def command_of(config: EvaluateConfig, split: str, out: Path, checkpoint: Path) -> list[str]:
@@ -374,25 +325,6 @@ def command_of(config: EvaluateConfig, split: str, out: Path, checkpoint: Path) 
         "--dataset", config.dataset, "--root", config.root, "--split", split, "--out", str(out),
         "--name", checkpoint.stem, "--workers", "1", "--device", config.device, "--json",
     ]  # fmt: skip
-
-
-def show(result: Result, folder: Path) -> None:
-    """Print a result, and add its figures to TensorBoard at its checkpoint's step.
-
-    Parameters
-    ----------
-    result : new
-    folder : of the run; TensorBoard shows ``eval`` beside the training
-    """
-    from torch.utils.tensorboard import SummaryWriter  # slow to import
-
-    click.echo(
-        f"Evaluation of epoch {result.epoch} (step {result.step:,}): {result.dataset} "
-        f"{result.split}, {result.name.upper()} {result.value:.4f}, in {result.seconds:,.0f} s"
-    )
-    with SummaryWriter(str(folder / "tensorboard" / "eval")) as board:
-        for name, value in result.figures.items():
-            board.add_scalar(f"eval/{name}", value, result.step)
 
 
 def wait(
@@ -428,24 +360,6 @@ def wait(
         if wish != BUSY:
             return wish
         time.sleep(WAIT_S)
-
-
-def _epochs_in(folder: Path) -> dict[int, Path]:
-    """Checkpoints of epochs in a folder, by number."""
-    found = ((re.fullmatch(r"epoch_(\d+)\.pth", path.name), path) for path in folder.glob("*.pth"))
-    return {int(match[1]): path for match, path in found if match}
-
-
-def _read(path: Path) -> list[Result]:
-    """Lines of a file of results; what is torn or of another form is passed over."""
-    found = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        try:
-            facts: dict[str, Any] = json.loads(line)
-            found.append(Result(**facts))
-        except (ValueError, TypeError):
-            continue
-    return found
 
 
 def _last_lines(path: Path) -> str:

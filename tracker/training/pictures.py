@@ -51,7 +51,7 @@ class Found(NamedTuple):
 class Board(Protocol):
     """What is needed of TensorBoard's writer."""
 
-    def add_image(self, tag: str, img_tensor: Any, global_step: int, *, dataformats: str) -> object:
+    def add_image(self, name: str, pixels: Any, step: int, /, *, dataformats: str) -> object:
         """Add a picture at a step."""
 
 

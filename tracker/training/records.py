@@ -169,14 +169,14 @@ def write_records(folder: Path, config: str, record: Mapping[str, Any], start: i
     absent = f"# not on disk: {', '.join(missing)}\n" if missing else ""
     replace_text(folder / "config.yaml", f"# Resolved configuration of this run.\n{absent}{config}")
     path = folder / "run.json"
-    starts = _starts(path)
+    starts = _starts(path) if start else []  # a start from 0 is another run
     command = shlex.join(sys.orig_argv)
     facts = {"command": command, **record}
     begins = {"step": start, "command": command, **{key: record.get(key) for key in COMPARED}}
     replace_text(
         path, json.dumps({**facts, "starts": [*starts, begins]}, indent=1, default=str) + "\n"
     )
-    return _changes(starts[-1], begins) if start and starts else []
+    return _changes(starts[-1], begins) if starts else []
 
 
 def _starts(path: Path) -> list[dict[str, Any]]:

@@ -10,7 +10,8 @@ from typing import Any
 
 from tracker.models import TrackerModel
 from tracker.training.config import TrainConfig
-from tracker.training.evaluations import Evaluations, Result, show, wait
+from tracker.training.evaluation_results import Result, show
+from tracker.training.evaluations import Evaluations, Keeper, wait
 from tracker.training.pictures import Board, keep, pairs_sheet
 from tracker.training.profile import Profiler
 from tracker.training.step import PRECISIONS
@@ -33,6 +34,7 @@ class Watch:
     steps_per_epoch : of the run
     start, target : steps done, and at the end
     profile : steps to profile; 0: none
+    keeper : of the checkpoints, so that those stay that will be evaluated
     take : called with each new result of an evaluation, while its checkpoint is there
     """
 
@@ -46,6 +48,7 @@ class Watch:
         start: int,
         target: int,
         profile: int = 0,
+        keeper: Keeper | None = None,
         take: Callable[[Result], None] = lambda _: None,
     ) -> None:
         self._folder, self._config, self._world, self._take = folder, config, world, take
@@ -56,7 +59,7 @@ class Watch:
         )  # fmt: skip
         self.evaluations = Evaluations(
             folder, config.evaluate, epochs=config.epochs, steps_per_epoch=steps_per_epoch,
-            start=start, active=world.first,
+            start=start, keeper=keeper, active=world.first,
         )  # fmt: skip
         self._stack = ExitStack()
 
@@ -96,11 +99,11 @@ class Watch:
         for result in self.evaluations.poll():
             self._show(result)
 
-    def saved(self, done: int, path: Path) -> None:
-        """Note a checkpoint that was just written, after so many steps."""
+    def saved(self, done: int) -> None:
+        """Note that the checkpoint after so many steps was written."""
         epoch, rest = divmod(done, self._steps_per_epoch)
         if not rest:
-            self.evaluations.submit(epoch, path)
+            self.evaluations.submit(epoch)
 
     def finish(self, interrupt: Interrupt) -> int:
         """Wait for the evaluations that are left, on all ranks; returns the signal that ended it.
