@@ -161,8 +161,8 @@ def run(options: Options, world: World) -> int:
     given = () if path is None else (f"data.path={path}",)
     config = strict.load(RunConfig, options.config, (*options.overrides, *given))
     out = options.out or Path("runs") / Path(options.config).stem
-    world.agree(lambda: check(config.train.evaluate))
     world.use_device()
+    world.agree(lambda: check(config.train.evaluate))
     prepare_torch(config.train, world)
     with open_loader(config, world, command) as loader, FolderLock(out, world.first):
         found = find_start(options.resume, config, out, loader.steps_per_epoch, world)
