@@ -37,6 +37,7 @@ from tracker.training.checkpoint import (
     set_random,
 )  # fmt: skip
 from tracker.training.config import TrainConfig
+from tracker.training.flags import config_flags, print_config
 from tracker.training.left_out import LeftOutSteps
 from tracker.training.log import RunLog
 from tracker.training.meter import LAG, Meter
@@ -88,6 +89,7 @@ class Options(NamedTuple):
     steps: int | None = None
     overrides: tuple[str, ...] = ()
     resume: str = "auto"
+    print_config: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,19 +140,22 @@ class Run:
     "--resume", default="auto", show_default=True, metavar="auto|never|PATH",
     help="Go on from the newest checkpoint of the run's folder, from none, or from this one.",
 )  # fmt: skip
+@config_flags(RunConfig)
 def main(**options: Any) -> None:
     """Train a tracker on packed pairs, on one process or under torchrun."""
     with World() as world:
         code = run(Options(**options), world)
-    if code:
-        sys.exit(code)
+    sys.exit(code)
 
 
 def run(options: Options, world: World) -> int:
     """Train as the options say; returns the exit code: 0, or 128 + the signal that ended it."""
     path, command = from_command_line(options.data, options.allow_pipe)
     given = () if path is None else (f"data.path={path}",)
-    config = strict.load(RunConfig, options.config, (*options.overrides, *given))
+    resolved = strict.resolve(RunConfig, options.config, (*options.overrides, *given))
+    if options.print_config:
+        return print_config(resolved, world)
+    config = resolved.config
     out = options.out or Path("runs") / Path(options.config).stem
     world.use_device()
     prepare_torch(config.train, world)

@@ -15,7 +15,17 @@ from typing import Any
 
 import yaml
 
-__all__ = ["ConfigError", "Document", "Key", "Writer", "dotted", "parse", "plain_value", "read"]
+__all__ = [
+    "ConfigError",
+    "Document",
+    "Key",
+    "Writer",
+    "dotted",
+    "nodes",
+    "parse",
+    "plain_value",
+    "read",
+]
 
 Key = tuple[str | int, ...]
 
@@ -143,6 +153,11 @@ def parse(text: str, source: str) -> Document:
     if node is not None:
         document.value = _unfold(document, node, ())
     return document
+
+
+def nodes(text: str) -> yaml.Node | None:
+    """Nodes of a YAML text, which know on which lines they begin and end (counted from 0)."""
+    return _compose(text, "text", with_line=True)
 
 
 def plain_value(document: Document, text: str, key: Key) -> Any:
