@@ -130,12 +130,9 @@ class Run:
     "--steps", type=click.IntRange(1), help="Stop after so many steps since the start of training."
 )
 @click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="KEY=VALUE",
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE",
     help="Override a key of the configuration, as in --set data.datasets=lasot. Repeatable.",
-)
+)  # fmt: skip
 @click.option(
     "--resume", default="auto", show_default=True, metavar="auto|never|PATH",
     help="Go on from the newest checkpoint of the run's folder, from none, or from this one.",
