@@ -25,6 +25,7 @@ from shards.console import KnownErrors
 from shards.errors import MismatchError
 from shards.rng import uniforms
 from tracker.anchors import SEARCH_PX
+from tracker.compiled import compile_model
 from tracker.models import InitReport, ModelConfig, TrackerModel, build, initialise
 from tracker.training.checkpoint import (
     Checkpoints,
@@ -36,7 +37,9 @@ from tracker.training.checkpoint import (
     set_random,
 )  # fmt: skip
 from tracker.training.config import TrainConfig
-from tracker.training.log import Meter, RunLog, record
+from tracker.training.left_out import LeftOutSteps
+from tracker.training.log import RunLog
+from tracker.training.meter import LAG, Meter
 from tracker.training.records import environment, write_records
 from tracker.training.step import Stepper
 from tracker.training.world import Interrupt, World
@@ -99,6 +102,7 @@ class Run:
     report: InitReport
     stepper: Stepper
     meter: Meter
+    left_out: LeftOutSteps
     start: int
     target: int
 
@@ -159,11 +163,13 @@ def run(options: Options, world: World) -> int:
             if world.first:
                 click.echo(f"{out}: finished, {start:,} steps are done and {target:,} asked for.")
             return 0
-        model, report = open_model(config.model, found, world)
-        wrapped = world.share(model)
+        model, report = open_model(config, found, world)
+        settings, lag = config.train, LAG if world.device.type == "cuda" else 0
+        stepper = Stepper(world.share(model), settings, world.device, loader.steps_per_epoch)
         parts = Run(
             config=config, out=out, world=world, loader=loader, model=model, report=report,
-            stepper=Stepper(wrapped, config.train, world.device), meter=Meter(),
+            stepper=stepper, meter=Meter(settings.log_every, settings.batch_size, lag),
+            left_out=LeftOutSteps(out, settings.max_bad_steps, lag, warn),
             start=start, target=target,
         )  # fmt: skip
         if found:
@@ -182,7 +188,9 @@ def prepare_torch(config: TrainConfig, world: World) -> None:
 def open_loader(config: RunConfig, world: World, command: str | None = None) -> PairLoader:
     """Pairs of this rank; the cores of a machine are shared among its processes."""
     threads = config.data.threads or max(1, usable_cores() // world.local_size)
-    data, given = replace(config.data, threads=threads), (world.rank, world.size, world.device)
+    layout = config.data.channels_last or config.train.channels_last
+    data = replace(config.data, threads=threads, channels_last=layout)
+    given = (world.rank, world.size, world.device)
     loader = PairLoader(data, *given, batch_size=config.train.batch_size, command=command)
     grid = loader.describe()["grid"]
     if grid != config.model.grid:
@@ -201,7 +209,7 @@ def find_start(
     checkpoints = Checkpoints(out, config.train.keep, steps_per_epoch)
     path, warnings = world.agree(lambda: checkpoints.choose(resume))
     for warning in warnings if world.first else ():
-        click.echo(f"Warning: {warning}", err=True)
+        warn(warning)
     if path is None:
         if (begun := out / "config.yaml").is_file():  # it ended before its first checkpoint
             same_config(begun, begun.read_text(), strict.dump(config), FREE_KEYS)
@@ -214,34 +222,41 @@ def find_start(
 
 
 def open_model(
-    config: ModelConfig, found: dict[str, Any] | None, world: World
+    config: RunConfig, found: dict[str, Any] | None, world: World
 ) -> tuple[TrackerModel, InitReport]:
     """Model on its device, with the weights of the checkpoint or its first ones.
 
     Rank 0 alone fetches first weights; DistributedDataParallel hands them on.
     """
-    model = build(config)
+    model = build(config.model)
     if found:
         model.load_state_dict(found["state_dict"])
         report = InitReport(**found["meta"]["init"])
     else:
-        report = world.agree(lambda: initialise(model, config))
-    return model.to(world.device), report
+        report = world.agree(lambda: initialise(model, config.model))
+    model.to(world.device)
+    if config.train.channels_last:
+        model.to(memory_format=torch.channels_last)
+    if config.train.compile:
+        compile_model(model)
+    return model, report
 
 
 def restore(run: Run, found: dict[str, Any]) -> None:
     """Put everything but the model into the state of a checkpoint."""
     run.stepper.load_state_dict(found["stepper"])
     run.loader.load_state_dict(found["loader"])
-    if len(found["ranks"]) == run.world.size:
-        own = found["ranks"][run.world.rank]
-        run.meter.load_state_dict(own["meter"], run.world.device)
-        set_random(own["random"], run.world.device)
+    ranks = found["ranks"]
+    run.meter.load_state_dict([one["meter"] for one in ranks], run.world.rank, run.world.size)
+    run.left_out.count = ranks[0]["left_out"]
+    if len(ranks) == run.world.size:
+        set_random(ranks[run.world.rank]["random"], run.world.device)
 
 
 def checkpoint(run: Run, step: int) -> None:
     """Write the state after `step` steps; all ranks give their part, rank 0 writes."""
-    own = {"meter": run.meter.state_dict(), "random": random_state(run.world.device)}
+    own = {"meter": run.meter.state_dict(), "left_out": run.left_out.count}
+    own["random"] = random_state(run.world.device)
     ranks = run.world.gather(own)
     if run.world.first:
         per_epoch = run.loader.steps_per_epoch
@@ -281,29 +296,30 @@ def train(run: Run) -> int:
 def loop(run: Run, log: RunLog | None, interrupt: Interrupt) -> tuple[int, int]:
     """Step after step; returns how many are done, and the signal that ended them (0: none)."""
     settings, world, meter = run.config.train, run.world, run.meter
-    per_epoch, batches = run.loader.steps_per_epoch, iter(run.loader)
+    per_epoch, batches, saved = run.loader.steps_per_epoch, iter(run.loader), run.start
     due = Due(settings.checkpoint_every, settings.checkpoint_minutes, per_epoch)
     for step in range(run.start, run.target):
         vote = world.vote(interrupt.signal or due.wish())  # all ranks act after the same step
         batch = next(batches)
-        losses = run.stepper(inputs_of(batch), step, batch.epoch)
-        meter.add(losses, batch.stats["wait_s"])
+        run.left_out.keep(step, tensors_of(batch))
+        report = run.stepper(inputs_of(batch), step, batch.epoch)
+        meter.add(report, step, batch.epoch, batch.stats["wait_s"])
         done, wish = step + 1, vote()
         stopped = wish if wish > Due.WISH else 0
-        last, logs = done == run.target or stopped > 0, done % settings.log_every == 0
+        last = done == run.target or stopped > 0
         saves = last or wish > 0 or due.after(done)
-        if logs or saves:
-            # Read before a checkpoint too: that of a diverged model would be of no use.
-            means = meter.read(world, done, settings.batch_size)
-            if log and (logs or last):
-                log.write(record(settings, step, batch.epoch, means))
-            if logs:
-                meter.reset()
+        windows, left_out = meter.settle(world, everything=saves)
+        run.left_out.judge(left_out, world, saved)
+        if last and done % settings.log_every:
+            windows.append(meter.window(world))
         if log:
+            for window in windows:
+                log.write(window.record(settings, per_epoch))
             log.advance(done)
         if saves:
             checkpoint(run, done)
             due.written()
+            saved = done
         if stopped:
             break
     return done, stopped
@@ -311,12 +327,19 @@ def loop(run: Run, log: RunLog | None, interrupt: Interrupt) -> tuple[int, int]:
 
 def inputs_of(batch: PairBatch) -> dict[str, Any]:
     """Arguments of the model's training step."""
-    names = ("template_box", "search_box", "positive", "sample", "epoch")
-    return {
-        "template": normalise(batch.template),
-        "search": normalise(batch.search),
-        **{name: getattr(batch, name) for name in names},
-    }
+    pixels = {"template": normalise(batch.template), "search": normalise(batch.search)}
+    return {**tensors_of(batch), **pixels}
+
+
+def tensors_of(batch: PairBatch) -> dict[str, Any]:
+    """What the training step is given, pixels as they are stored."""
+    names = ("template", "search", "template_box", "search_box", "positive", "sample", "epoch")
+    return {name: getattr(batch, name) for name in names}
+
+
+def warn(text: str) -> None:
+    """Say it on stderr."""
+    click.echo(f"Warning: {text}", err=True)
 
 
 def open_log(run: Run) -> RunLog:

@@ -1,62 +1,15 @@
 import json
-import math
 import sys
 
-import pytest
-import torch
-
-from shards.errors import SiamstreamError
-from tracker.training.log import Meter, RunLog, keep_until
+from tracker.training.log import RunLog, keep_until
 from tracker.training.records import write_records
-from tracker.training.world import World
+from tracker.training.step import PHASES
 
-
-def losses(value: float) -> dict[str, torch.Tensor]:
-    return {"loss": torch.tensor(value), "cm_cls": torch.tensor(value / 2)}
-
-
-def test_a_window_is_the_mean_of_its_steps():
-    meter = Meter()
-    for value in (1.0, 2.0, 6.0):
-        meter.add(losses(value), wait_s=0.0)
-    found = meter.read(World(), 3, 4)
-    assert (found["loss"], found["cm_cls"]) == (3.0, 1.5)
-    assert list(found) == ["loss", "cm_cls", "pairs_per_s", "data_wait_share"]
-    assert found["pairs_per_s"] > 0
-    meter.reset()
-    meter.add(losses(5.0), wait_s=0.0)
-    assert meter.read(World(), 4, 4)["loss"] == 5.0
-
-
-def test_the_share_of_waiting_is_one_at_most():
-    meter = Meter()
-    meter.add(losses(1.0), wait_s=1e9)
-    assert meter.read(World(), 1, 1)["data_wait_share"] == 1.0
-
-
-def test_a_window_goes_on_from_its_state():
-    whole, first, second = Meter(), Meter(), Meter()
-    values = [0.1, 0.2, 0.7, 1 / 3]
-    for meter, part in ((whole, values), (first, values[:2])):
-        for value in part:
-            meter.add(losses(value), 0.0)
-    second.load_state_dict(first.state_dict(), torch.device("cpu"))
-    for value in values[2:]:
-        second.add(losses(value), 0.0)
-    assert second.read(World(), 4, 1)["loss"] == whole.read(World(), 4, 1)["loss"]
-    fresh = Meter()
-    fresh.load_state_dict(Meter().state_dict(), torch.device("cpu"))
-    fresh.add(losses(1.0), 0.0)
-    assert fresh.read(World(), 1, 1)["loss"] == 1.0
-
-
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_loss_that_is_not_finite_stops_the_run(bad):
-    meter = Meter()
-    for value in (1.0, bad, 1.0):
-        meter.add(losses(value), 0.0)
-    with pytest.raises(SiamstreamError, match="the loss is not finite in steps 8 to 10: loss"):
-        meter.read(World(), 10, 1)
+TIMED = {
+    "pairs_per_s": 1234.56, "data_wait_share": 0.25, "wait_ms": 5.0,
+    **{f"{name}_ms": 10.0 * i for i, name in enumerate(PHASES, 1)},
+}  # fmt: skip
+PARTS = "ms a step: wait 5, forward 10, backward 20, optimizer 30"
 
 
 def test_metrics_after_the_step_and_torn_lines_are_dropped(tmp_path):
@@ -73,7 +26,7 @@ def test_metrics_after_the_step_and_torn_lines_are_dropped(tmp_path):
 def test_a_record_goes_to_all_places(tmp_path, capsys):
     record = {
         "step": 20, "epoch": 1, "samples": 80, "loss": 1.5, "cm_cls": 1.0, "fm_cls": 0.5,
-        "lr": 0.01, "pairs_per_s": 1234.56, "data_wait_share": 0.25,
+        "lr": 0.01, **TIMED,
     }  # fmt: skip
     log = RunLog(tmp_path, 0, 1000)
     log.write(record)
@@ -81,7 +34,7 @@ def test_a_record_goes_to_all_places(tmp_path, capsys):
     log.close()
     assert json.loads((tmp_path / "metrics.jsonl").read_text()) == record
     assert capsys.readouterr().out == (
-        "step 20/1,000  epoch 1  loss 1.5000  lr 0.01  1,234.6 pairs/s  data wait 25%  "
+        f"step 20/1,000  epoch 1  loss 1.5  lr 0.01  1,234.6 pairs/s  {PARTS}  "
         "(cm_cls 1, fm_cls 0.5)\n"
     )
     assert [p.name[:19] for p in (tmp_path / "tensorboard").iterdir()] == ["events.out.tfevents"]
@@ -89,14 +42,14 @@ def test_a_record_goes_to_all_places(tmp_path, capsys):
 
 def test_a_terminal_has_one_line_that_changes(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("COLUMNS", "160")
     log = RunLog(tmp_path, 0, 40)
     record = {"step": 20, "epoch": 1, "samples": 80, "loss": 1.5, "cm_cls": 1.0, "lr": 0.01}
-    log.write({**record, "pairs_per_s": 12.0, "data_wait_share": 0.25})
+    log.write({**record, **TIMED})
     log.advance(21)
     log.close()
     shown = capsys.readouterr().out
-    assert "step 20/40  epoch 1  loss 1.5000  lr 0.01  12.0 pairs/s  data wait 25%" in shown
+    assert f"step 20/40  epoch 1  loss 1.5  lr 0.01  1,234.6 pairs/s  {PARTS}" in shown
     assert "cm_cls" not in shown
 
 
@@ -107,7 +60,7 @@ def test_scalars_can_be_read_back(tmp_path):
         log = RunLog(tmp_path, start, 20)
         log.write({
             "step": step, "epoch": 0, "samples": step, "loss": step / 8,
-            "lr": 0.5, "pairs_per_s": 1.0, "data_wait_share": 0.0,
+            "grad_norm": None, "lr": 0.5, **TIMED,
         })  # fmt: skip
         log.close()
     board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()

@@ -17,6 +17,7 @@ import torch
 import train_fakes
 
 from tracker.training.checkpoint import read
+from tracker.training.meter import TIMES
 
 pytestmark = pytest.mark.slow
 
@@ -120,9 +121,7 @@ def errors(output):
 
 def metrics(folder):
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [
-        {k: v for k, v in x.items() if k not in ("pairs_per_s", "data_wait_share")} for x in lines
-    ]
+    return [{k: v for k, v in x.items() if k not in TIMES} for x in lines]
 
 
 def same(a, b):
@@ -200,7 +199,8 @@ def test_one_rank_that_wants_to_stop_stops_all(start, tmp_path):
         ("1:2:data", "Error: rank 1: the shard is gone"),
         ("0:2:data", "Error: the shard is gone"),
         ("0:2:data 1:2:data", "Error: the shard is gone"),
-        ("0:2:nan", "Error: the loss is not finite in steps 3 to 3: loss nan"),
+        ("0:2:nan", "Error: step 3 was left out: on rank 0, loss nan"),
+        ("1:2:nan", "Error: step 3 was left out: on rank 1, loss nan"),
     ],
 )
 def test_one_line_is_read_whoever_fails(start, fail, line):

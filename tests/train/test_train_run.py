@@ -13,11 +13,12 @@ from configs import strict
 from tracker.config import LACKS, ModelConfig
 from tracker.training.checkpoint import read
 from tracker.training.config import TrainConfig
+from tracker.training.meter import TIMES
 
 ROOT = Path(train.__file__).parent
 KEYS = [
-    "step", "epoch", "samples", "loss", "cm_cls", "cm_reg", "fm_cls", "fm_reg", "lr",
-    "pairs_per_s", "data_wait_share",
+    "step", "epoch", "samples", "loss", "cm_cls", "cm_reg", "fm_cls", "fm_reg", "grad_norm", "lr",
+    *TIMES,
 ]  # fmt: skip
 STEPS = 10  # of 4 an epoch
 
@@ -55,10 +56,7 @@ def start(tmp_path, monkeypatch):
 
 def metrics(out, *, times=False):
     lines = [json.loads(line) for line in (Path(out) / "metrics.jsonl").read_text().splitlines()]
-    return [
-        {k: v for k, v in line.items() if times or k not in ("pairs_per_s", "data_wait_share")}
-        for line in lines
-    ]
+    return [{k: v for k, v in line.items() if times or k not in TIMES} for line in lines]
 
 
 def same(a, b):
@@ -104,7 +102,7 @@ def test_a_line_of_metrics_is_the_mean_of_its_steps(start):
     start("--steps", 6, "--out", "each", "--set", "train.log_every=1")
     start("--steps", 6, "--out", "three")
     each, three = metrics("each"), metrics("three")
-    for name in KEYS[3:8]:
+    for name in KEYS[3:9]:
         means = [sum(line[name] for line in each[i : i + 3]) / 3 for i in (0, 3)]
         assert [line[name] for line in three] == pytest.approx(means, rel=1e-6)
 
@@ -243,11 +241,42 @@ def test_data_of_another_grid_are_refused(start, monkeypatch):
     assert not Path("runs").exists()
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_before_a_checkpoint(start, monkeypatch):
+def test_a_loss_that_is_not_finite_ends_the_run_and_saves_its_batch(start, monkeypatch):
     monkeypatch.setenv("FAKE_FAIL", "0:6:nan")
     result = start("--set", "train.log_every=100", code=1)
-    assert re.match(r"Error: the loss is not finite in steps 1 to 8: loss nan", result.stderr)
+    first, second = result.stderr.splitlines()
+    assert first == (
+        "Error: step 7 was left out: loss nan, cm_reg nan, fm_reg nan, grad_norm nan; epoch 1, "
+        "samples 8 to 11. The batch is runs/tiny/left_out/step_00000007_rank0.pt. Look at them: "
+        "python -m loaders show --config runs/tiny/config.yaml --epoch 1 --samples 8:12 "
+        "--out bad.png"
+    )
+    assert "1 such steps, train.max_bad_steps is 0; the last checkpoint is of step 4" in second
     assert [path.name for path in Path("runs/tiny").glob("*_*.pth")] == ["epoch_1.pth"]
+    saved = torch.load("runs/tiny/left_out/step_00000007_rank0.pt", weights_only=True)
+    assert saved["batch"]["sample"].tolist() == [8, 9, 10, 11]
+    assert saved["batch"]["template"].dtype == torch.uint8
+    assert saved["batch"]["search_box"].isnan().all()
+
+
+def test_some_steps_may_be_left_out(start, monkeypatch):
+    """Stopped between them and resumed: the budget is that of the whole run."""
+    monkeypatch.setenv("FAKE_FAIL", "0:2:nan 0:6:nan 0:7:nan")
+    two = ("--set", "train.max_bad_steps=2")
+    result = start("--steps", 7, "--out", "whole", *two)
+    assert "Warning: step 3 was left out" in result.stderr
+    assert "(2 of 2 that may be)" in result.stderr
+    start("--steps", 5, "--out", "parts", *two)
+    start("--steps", 7, "--out", "parts", *two)
+    assert same(read(Path("whole/latest.pth")), read(Path("parts/latest.pth")))
+    lines = metrics("parts")
+    assert [line.get("left_out") for line in lines] == [1, None, None, 1]
+    assert lines == [*metrics("whole")[:1], lines[1], *metrics("whole")[1:]]
+    result = start("--steps", 8, "--out", "parts", *two, code=1)
+    assert (
+        "3 such steps, train.max_bad_steps is 2; the last checkpoint is of step 7" in result.stderr
+    )
+    start("--steps", 8, "--out", "parts", "--set", "train.max_bad_steps=3")
 
 
 @pytest.mark.parametrize(
@@ -353,7 +382,7 @@ def test_nothing_imports_train():
 
 def test_it_stays_readable():
     lines = Path(train.__file__).read_text(encoding="utf-8").splitlines()
-    assert len(lines) < 350
+    assert len(lines) < 370
 
 
 SPM_TERMS = ["cm_cls", "cm_reg", "fm_cls", "fm_reg"]
@@ -389,7 +418,7 @@ def test_every_model_trains_and_resumes_on_packed_data(packed, tmp_path, monkeyp
     start("parts", 5)
     assert metrics("whole") == metrics("parts")
     assert [line["epoch"] for line in metrics("whole")] == [0, 0, 0, 1, 1]
-    assert list(metrics("whole")[0])[3:-1] == ["loss", *terms]
+    assert list(metrics("whole")[0])[3:-1] == ["loss", *terms, "grad_norm"]
     whole, parts = read(Path("whole/latest.pth")), read(Path("parts/latest.pth"))
     whole["meta"].pop("config"), parts["meta"].pop("config")
     assert same(whole, parts)

@@ -25,13 +25,27 @@ PUBLISHED = TrainConfig()
     ],
 )
 def test_the_published_rates(step, epoch, rate):
-    assert learning_rate(PUBLISHED, step, epoch) == pytest.approx(rate, rel=1e-12)
+    assert learning_rate(PUBLISHED, step, epoch, 10_000) == pytest.approx(rate, rel=1e-12)
 
 
 def test_the_warm_up_does_not_wait_for_the_end_of_an_epoch():
     config = TrainConfig(lr=1.0, warmup_steps=10, warmup_divisor=2, lr_steps=(1,), lr_decay=0.5)
-    assert learning_rate(config, 5, 1) == pytest.approx(0.5 * 0.75)
-    assert learning_rate(TrainConfig(warmup_steps=0), 0, 0) == 0.01
+    assert learning_rate(config, 5, 1, 5) == pytest.approx(0.5 * 0.75)
+    assert learning_rate(TrainConfig(warmup_steps=0), 0, 0, 5) == 0.01
+
+
+def test_cosine_falls_from_the_rate_to_its_end():
+    config = TrainConfig(
+        lr=1.0, lr_end=0.2, lr_schedule="cosine", epochs=10, warmup_steps=0, lr_steps=(2,)
+    )
+    rates = [learning_rate(config, step, step // 8, 8) for step in range(80)]
+    assert rates[0] == 1.0
+    assert rates[20] == pytest.approx(0.2 + 0.8 * (1 + 2**-0.5) / 2)
+    assert rates[40] == pytest.approx(0.6)
+    assert rates == sorted(rates, reverse=True)
+    assert learning_rate(config, 80, 10, 8) == learning_rate(config, 99, 12, 8) == 0.2
+    warm = TrainConfig(lr_schedule="cosine", lr=1.0, warmup_steps=8, warmup_divisor=2, epochs=2)
+    assert learning_rate(warm, 4, 0, 8) == pytest.approx(0.75 * (1 + 2**-0.5) / 2)
 
 
 def test_steps_of_the_rate_must_grow():

@@ -1,7 +1,4 @@
-"""What a run tells: window averages, metrics.jsonl, TensorBoard, a progress line, its records.
-
-Losses are added up on the device and read once per window, as the mean over its steps and ranks.
-"""
+"""What a run tells: metrics.jsonl, TensorBoard, a progress line."""
 
 from __future__ import annotations
 
@@ -14,90 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import click
-import torch
 from rich.progress import Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor
 
-from shards.errors import SiamstreamError
-from tracker.training.config import TrainConfig
-from tracker.training.schedule import learning_rate
-from tracker.training.world import World
+from tracker.training.meter import TIMES
+from tracker.training.step import PHASES
 
-__all__ = ["Meter", "RunLog", "record", "replace_text"]
+__all__ = ["RunLog", "replace_text"]
 
 PLAIN_EVERY_S = 5.0
-
-
-class Meter:
-    """Averages since the last line of metrics.
-
-    The losses are part of a checkpoint, so a run that is stopped within a window and resumed logs
-    the same numbers as one that is not; times start anew.
-    """
-
-    def __init__(self) -> None:
-        self.names: list[str] = []
-        self.steps = 0
-        self._sums: Tensor | None = None
-        self._restart_clock()
-
-    def _restart_clock(self) -> None:
-        self._started, self._timed, self._wait_s = time.perf_counter(), 0, 0.0
-
-    def add(self, losses: Mapping[str, Tensor], wait_s: float) -> None:
-        """Count a step: its losses (scalars on the device) and seconds waited for its batch."""
-        values = torch.stack([value.double() for value in losses.values()])
-        self.names = list(losses)
-        self._sums = values if self._sums is None else self._sums + values
-        self.steps += 1
-        self._timed += 1
-        self._wait_s += wait_s
-
-    def read(self, world: World, step: int, pairs: int) -> dict[str, float]:
-        """Averages of the window, over all ranks: losses, pairs_per_s, data_wait_share.
-
-        Parameters
-        ----------
-        world : every rank must call this
-        step : steps done, for messages
-        pairs : of one step, all ranks together
-
-        Raises
-        ------
-        SiamstreamError : if a loss is not finite, on every rank
-        """
-        if self._sums is None:
-            raise ValueError("no step has been added")
-        here = torch.cat([self._sums.cpu() / self.steps, torch.tensor([self._wait_s]).double()])
-        elapsed_s = max(time.perf_counter() - self._started, 1e-9)  # after the device has ended
-        *losses, wait_s = world.mean(here).tolist()
-        found = dict(zip(self.names, losses, strict=True))
-        if not all(math.isfinite(value) for value in losses):
-            shown = ", ".join(f"{name} {value:g}" for name, value in found.items())
-            raise SiamstreamError(
-                f"the loss is not finite in steps {step - self.steps + 1} to {step}: {shown}; "
-                "resume with a lower train.lr in a new --out, or train.amp off"
-            )
-        found["pairs_per_s"] = self._timed * pairs / elapsed_s
-        found["data_wait_share"] = min(wait_s / elapsed_s, 1.0)
-        return found
-
-    def reset(self) -> None:
-        """Begin the next window."""
-        self._sums, self.steps = None, 0
-        self._restart_clock()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Losses of the window so far."""
-        sums = [] if self._sums is None else self._sums.tolist()
-        return {"names": self.names, "sums": sums, "steps": self.steps}
-
-    def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
-        """Go on in the window of `state_dict`."""
-        self.names, self.steps = list(state["names"]), int(state["steps"])
-        sums = torch.tensor(state["sums"], dtype=torch.float64, device=device)
-        self._sums = sums if self.steps else None
-        self._restart_clock()
+NO_TERMS = ("step", "epoch", "samples", "loss", "grad_norm", "left_out", "lr", *TIMES)
 
 
 class RunLog:
@@ -140,28 +62,22 @@ class RunLog:
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
         for name, value in record.items():
-            if name not in ("step", "samples"):
+            if name not in ("step", "samples") and value is not None:
                 self._board.add_scalar(f"train/{name}", value, record["step"])
-        losses = ("step", "epoch", "samples", "loss", "lr", "pairs_per_s", "data_wait_share")
-        terms = ", ".join(f"{n} {v:.4g}" for n, v in record.items() if n not in losses)
+        terms = ", ".join(
+            f"{n} {_shown(value)}" for n, value in record.items() if n not in NO_TERMS
+        )
+        parts = ", ".join(f"{name} {record[f'{name}_ms']:,.0f}" for name in ("wait", *PHASES))
         text = (
             f"step {record['step']:,}/{self.target:,}  epoch {record['epoch']}  "
-            f"loss {record['loss']:.4f}  lr {record['lr']:.3g}  "
-            f"{record['pairs_per_s']:,.1f} pairs/s  data wait {record['data_wait_share']:.0%}"
+            f"loss {_shown(record['loss'])}  lr {record['lr']:.3g}  "
+            f"{record['pairs_per_s']:,.1f} pairs/s  ms a step: {parts}"
         )
         if self._bar:
             self._bar.update(self._task, description=text, completed=record["step"])
         elif time.monotonic() - self._told > PLAIN_EVERY_S or record["step"] == self.target:
             self._told = time.monotonic()
             click.echo(f"{text}  ({terms})")
-
-
-def record(config: TrainConfig, step: int, epoch: int, means: dict[str, float]) -> dict[str, Any]:
-    """One line of metrics.jsonl: the window that ends with this step."""
-    rates = {name: means.pop(name) for name in ("pairs_per_s", "data_wait_share")}
-    lr = learning_rate(config, step, epoch)
-    done = {"step": step + 1, "epoch": epoch, "samples": (step + 1) * config.batch_size}
-    return {**done, **means, "lr": lr, **rates}
 
 
 def keep_until(path: Path, step: int) -> None:
@@ -179,6 +95,10 @@ def _step(line: str) -> float:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
         return math.inf
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
 
 
 def replace_text(path: Path, text: str) -> None:

@@ -6,6 +6,7 @@ the backbone's; then a new one ("all") has every one. (PySiamTracking; SPM's con
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import torch
@@ -20,21 +21,29 @@ Phase = Literal["heads", "all"]
 BACKBONE = "z_net."  # how the names of the backbone's parameters begin
 
 
-def learning_rate(config: TrainConfig, step: int, epoch: int) -> float:
+def learning_rate(config: TrainConfig, step: int, epoch: int, steps_per_epoch: int) -> float:
     """Learning rate of a step.
 
     Parameters
     ----------
-    config : lr, warm-up and steps
+    config : lr, warm-up and how the rate falls
     step : number of the step, from the start of training
     epoch : that the step belongs to
+    steps_per_epoch : of the run; the warm-up's and the cosine's step counts from the start, the
+        published steps from the epochs
 
     Returns
     -------
-    ``lr * decay**n * warm``; n of `lr_steps` have been reached, and in the warm-up
-    ``warm = 1 - (1 - step / warmup_steps) * (1 - 1 / warmup_divisor)``
+    ``lr * lr_decay^k`` with k the number of `lr_steps` reached, or with ``cosine``
+    ``lr_end + (lr - lr_end) * (1 + cos(pi * step / all steps)) / 2`` (Loshchilov and Hutter 2017,
+    without restarts); during the warm-up times
+    ``1 - (1 - step / warmup_steps) * (1 - 1 / warmup_divisor)``
     """
-    rate = config.lr * config.lr_decay ** sum(epoch >= first for first in config.lr_steps)
+    if config.lr_schedule == "cosine":
+        part = min(step / (config.epochs * steps_per_epoch), 1.0)
+        rate = config.lr_end + (config.lr - config.lr_end) * (1 + math.cos(math.pi * part)) / 2
+    else:
+        rate = config.lr * config.lr_decay ** sum(epoch >= first for first in config.lr_steps)
     if step < config.warmup_steps:
         rate *= 1 - (1 - step / config.warmup_steps) * (1 - 1 / config.warmup_divisor)
     return rate
@@ -68,8 +77,16 @@ def parameter_groups(model: nn.Module, phase: Phase, weight_decay: float) -> lis
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig, phase: Phase) -> torch.optim.Optimizer:
-    """New optimiser over the parameters of a phase; `learning_rate` is set before every step."""
+    """New optimiser over the parameters of a phase; `learning_rate` is set before every step.
+
+    It is a fused one: one kernel for many parameters, which can leave a step out on the device.
+    """
     groups = parameter_groups(model, phase, config.weight_decay)
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=config.lr)
-    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
+        return torch.optim.AdamW(groups, lr=config.lr, fused=True)
+    optimizer = torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=True)
+    if config.momentum:
+        # Else torch allocates them in the first step, and leaves them unset if that is left out.
+        for parameter in (p for group in groups for p in group["params"]):
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
