@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import distributed
@@ -37,14 +37,19 @@ class Guard:
     ----------
     store : of this start
     rank, size : of this process and of the run
+    serves : whether the store is in this process, and ends with it
     report : prints an error's one line
     """
 
-    def __init__(self, store: Any, rank: int, size: int, report: Callable[[str], None]) -> None:
+    def __init__(
+        self, store: Any, rank: int, size: int, serves: bool, report: Callable[[str], None]
+    ) -> None:
         self._store, self.rank, self.size, self._report = store, rank, size, report
+        self._serves = serves
         self.next, self._previous = (rank + 1) % size, (rank - 1) % size
         self._over = threading.Event()
-        self._claim, self._claimed = threading.Lock(), False
+        self._speaking, self._known = threading.Lock(), False
+        self._claims = store.clone()  # a new connection could not be made when it is needed
         self._ring: threading.Thread | None = None
         self._heard = time.monotonic()  # the last round of `_poll` that came to its end
 
@@ -72,23 +77,31 @@ class Guard:
             self._ring.join()
         self._over.set()
 
-    def claim(self) -> bool:
-        """Whether this is the first failure of the run, which is the one to print."""
-        with self._claim:
-            if self._claimed or self._over.is_set():
-                return False
-            self._claimed = True
-        try:
-            name = str(self.rank)
-            return bool(self._store.clone().compare_set(FAILED, "", name) == name.encode())
-        except RuntimeError:
-            return self._speaks()
-
     def fail(self, line: str) -> None:
-        """Print what became of another process, unless that is known already, and end this one."""
-        if self.claim():
-            self._report(line)
-            leave(1)
+        """Print an error if it is the first of the run; the caller ends this process after it.
+
+        Parameters
+        ----------
+        line : the error; empty: nothing is printed, by this rank or another
+        """
+        with self._speaking:
+            if self._known or self._over.is_set():
+                return
+            self._known = True
+            try:
+                name = str(self.rank)
+                first = self._claims.compare_set(FAILED, "", name) == name.encode()
+            except RuntimeError:  # the store is gone, with rank 0 or without
+                first = self.rank in (0, self.size - 1)
+            if first and line:
+                self._report(line)
+            if self._serves and self.size > 1:  # let the others read of it before the store ends
+                time.sleep(2.5 * POLL_S)
+
+    def leave(self, code: int) -> NoReturn:
+        """End this process at once, but not in the middle of an error's text."""
+        with self._speaking:
+            leave(code)
 
     def _await_next(self) -> None:
         """Wait for the message of the next rank."""
@@ -97,8 +110,10 @@ class Guard:
         except RuntimeError:
             if not self._over.is_set():
                 self.fail(
-                    f"rank {self.next} is gone: it was killed (out of memory?), or its machine is down"
+                    f"rank {self.next} is gone: it was killed (out of memory?), or its machine is "
+                    "down"
                 )
+                self.leave(1)
 
     def _poll(self) -> None:
         """Look for a failure in the store, and count."""
@@ -108,7 +123,11 @@ class Guard:
             late = time.monotonic() - self._heard > LATE_S
             try:
                 if store.check([FAILED]):
-                    self._end_after_another(store.get(FAILED))
+                    self._known = True
+                    if store.get(FAILED) != str(self.rank).encode() and not self._over.wait(
+                        GRACE_S
+                    ):
+                        self.leave(1)  # the main thread has not ended by itself
                     return
                 beat += 1
                 store.set(f"alive/{self.rank}", str(beat))
@@ -116,18 +135,18 @@ class Guard:
                 now = store.get(key) if store.check([key]) else b""
             except RuntimeError:
                 if not self._over.wait(GRACE_S):
-                    if self.claim():
-                        self._report("lost contact with the store of the run, and so with rank 0")
-                    leave(1)
+                    self.fail("lost contact with the store of the run, and so with rank 0")
+                    self.leave(1)
                 return
             self._heard = time.monotonic()
-            if now != seen or late:
+            if not now or now != seen or late:
                 seen, since = now, self._heard
             elif self._heard - since > LOST_S:
                 self.fail(
                     f"rank {self.next} has given no sign for {LOST_S:g} s: its machine is lost, or "
                     "the process is stopped"
                 )
+                self.leave(1)
 
     def _listen(self) -> None:
         """End this process if the store does not even answer."""
@@ -137,21 +156,12 @@ class Guard:
                 self._heard = time.monotonic()
             before = time.monotonic()
             if before - self._heard > LOST_S + LATE_S:
-                if self._speaks():
+                if self.rank in (0, self.size - 1):  # nobody can be asked
                     self._report(f"the store of the run has not answered for {LOST_S:g} s")
                 leave(1)
 
-    def _speaks(self) -> bool:
-        """Whether this rank prints the error if the store is gone, with rank 0 or without."""
-        return self.rank in (0, self.size - 1)
 
-    def _end_after_another(self, name: bytes) -> None:
-        """Give the main thread time to end by itself, then end this process."""
-        if name != str(self.rank).encode() and not self._over.wait(GRACE_S):
-            leave(1)
-
-
-def leave(code: int) -> None:
+def leave(code: int) -> NoReturn:
     """End this process at once; the usual way would wait for ranks that will not come."""
     sys.stdout.flush()
     sys.stderr.flush()

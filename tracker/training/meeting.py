@@ -47,6 +47,7 @@ class Meeting:
     Attributes
     ----------
     store : of this start, once `enter` is done
+    serves : whether this process serves it
 
     Raises
     ------
@@ -61,7 +62,7 @@ class Meeting:
         if not port.isdecimal() or not 0 < int(port) < 2**16:
             raise ConfigError(f"MASTER_PORT is '{port}'; it must be a port from 1 to 65535")
         self.port = int(port)
-        self._serves = rank == 0 and environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+        self.serves = rank == 0 and environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
         wait_s = environment.get("SIAMSTREAM_JOIN_S", str(JOIN_S))
         try:
             self._wait_s = float(wait_s)
@@ -133,7 +134,7 @@ class Meeting:
             return TCPStore(
                 self.host,
                 self.port,
-                is_master=self._serves,
+                is_master=self.serves,
                 wait_for_workers=False,
                 timeout=timedelta(seconds=self._wait_s),
             )

@@ -20,7 +20,7 @@ from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, distributed, nn
@@ -69,7 +69,7 @@ class World:
         """Find the others and make the process group."""
         meeting = Meeting(self.rank, self.size)
         meeting.enter()
-        self._guard = Guard(meeting.store, self.rank, self.size, self._say)
+        self._guard = Guard(meeting.store, self.rank, self.size, meeting.serves, self._say)
         self._guard.start()
         meeting.complete()
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
@@ -100,14 +100,7 @@ class World:
             else:
                 distributed.destroy_process_group()
                 return
-        code = 1
-        if isinstance(error, KeyboardInterrupt | SystemExit):
-            code = 130 if isinstance(error, KeyboardInterrupt) else _exit_code(error)
-            if self._guard:
-                self._guard.claim()  # so that nobody calls it a failure
-        elif self._may_report(error):
-            self._report(error)
-        leave(code)
+        self._end_with(error)
 
     def use_device(self, wanted: str = "auto") -> None:
         """Choose this process's device: the CUDA device of its local rank, or the CPU.
@@ -185,28 +178,25 @@ class World:
 
         return result
 
-    def _may_report(self, error: BaseException) -> bool:
-        """Whether this rank is the first to fail (or nobody can be asked any more)."""
-        if not self._guard:  # they have not met; each has its own trouble, as a rule the same one
-            time.sleep(HEAD_START_S if self.rank else 0)
-            return True
+    def _end_with(self, error: BaseException) -> NoReturn:
+        """Print the error if this rank is the first to fail, and end this process."""
+        code, line = 1, ""
+        if isinstance(error, KeyboardInterrupt):
+            code = 130
+        elif isinstance(error, SystemExit):
+            code = error.code if isinstance(error.code, int) else 1
+        else:
+            line = _text(error)
         if _is_lost_contact(error):
             time.sleep(VERDICT_S)
         elif self.rank:
             time.sleep(HEAD_START_S)
-        return self._guard.claim()
-
-    def _report(self, error: BaseException) -> None:
-        """Print the error: known ones in one line, bugs with their traceback."""
-        if isinstance(error, KNOWN_ERRORS):
-            line = str(error)
-        elif isinstance(error, OSError):
-            line = one_line(error)
-        elif _is_lost_contact(error):
-            line = f"lost contact with another process: {one_line(error)[:200]}"
-        else:
-            line = "".join(traceback.format_exception(error)).rstrip()
-        self._say(line)
+        if self._guard:
+            self._guard.fail(line)
+            self._guard.leave(code)
+        if line:  # they have not met: each has its own trouble
+            self._say(line)
+        leave(code)
 
     def _say(self, line: str) -> None:
         """Print an error, and leave it for torchrun's own report."""
@@ -272,8 +262,15 @@ def _is_lost_contact(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and known
 
 
-def _exit_code(error: SystemExit) -> int:
-    return error.code if isinstance(error.code, int) else 1
+def _text(error: BaseException) -> str:
+    """Text of an error: known ones in one line, bugs with their traceback."""
+    if isinstance(error, KNOWN_ERRORS):
+        return str(error)
+    if isinstance(error, OSError):
+        return one_line(error)
+    if _is_lost_contact(error):
+        return f"lost contact with another process: {one_line(error)[:200]}"
+    return "".join(traceback.format_exception(error)).rstrip()
 
 
 def _why_no_cuda() -> str:
