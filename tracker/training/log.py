@@ -13,10 +13,11 @@ from typing import Any
 import click
 from rich.progress import Progress, TextColumn, TimeRemainingColumn
 
+from shards.atomic import replace_text
 from tracker.training.meter import TIMES
 from tracker.training.step import PHASES
 
-__all__ = ["RunLog", "replace_text"]
+__all__ = ["RunLog"]
 
 PLAIN_EVERY_S = 5.0
 NO_TERMS = ("step", "epoch", "samples", "loss", "grad_norm", "left_out", "lr", *TIMES)
@@ -99,10 +100,3 @@ def _step(line: str) -> float:
 
 def _shown(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write a file under a temporary name, then rename it."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
