@@ -154,7 +154,7 @@ def run(options: Options, world: World) -> int:
         return print_config(resolved, world)
     config = resolved.config
     out = options.out or Path("runs") / Path(options.config).stem
-    world.use_device()
+    world.use_device(config.train.device)
     prepare_torch(config.train, world)
     with open_loader(config, world, command) as loader, FolderLock(out, world.first):
         found = find_start(options.resume, config, out, loader.steps_per_epoch, world)
@@ -279,6 +279,8 @@ def train(run: Run) -> int:
     try:
         with Interrupt() as interrupt:
             done, stopped = loop(run, log, interrupt)
+            if stopped:
+                interrupt.linger()
     finally:
         if log:
             log.close()
