@@ -6,15 +6,11 @@ import pytest
 import torch
 
 from shards.errors import MismatchError
-from tracker.training.checkpoint import (
-    CheckpointError,
-    Checkpoints,
-    Due,
-    FolderLock,
-    read,
-    same_config,
-    write,
-)
+from tracker.training.checkpoint import CheckpointError, read, write
+from tracker.training.due import Due
+from tracker.training.lock import FolderLock
+from tracker.training.resume import same_config
+from tracker.training.run_folder import Checkpoints
 
 
 def state(step: int) -> dict:
@@ -149,15 +145,18 @@ def test_epochs_stay_and_between_them_the_last_few(tmp_path):
 
 def test_the_newest_that_can_be_read_is_chosen(tmp_path):
     checkpoints = Checkpoints(tmp_path, keep=5, steps_per_epoch=100)
-    assert checkpoints.choose("auto") == (None, [])
-    assert Checkpoints(tmp_path / "none", 1, 1).choose("auto") == (None, [])
+    assert checkpoints.choose("auto") == (None, None, ())
+    assert Checkpoints(tmp_path / "none", 1, 1).choose("auto") == (None, None, ())
     for step in (1, 2, 3):
         checkpoints.write(state(step), step)
     (tmp_path / ".step_00000004.pth.partial").write_bytes(b"half")
-    assert checkpoints.choose("auto") == (tmp_path / "step_00000003.pth", [])
+    path, found, warnings = checkpoints.choose("auto")
+    assert (path, warnings) == (tmp_path / "step_00000003.pth", ())
+    assert found["meta"]["step"] == 3
     (tmp_path / "step_00000003.pth").write_bytes(b"half")
-    path, warnings = checkpoints.choose("auto")
+    path, found, warnings = checkpoints.choose("auto")
     assert path == tmp_path / "step_00000002.pth"
+    assert found["meta"]["step"] == 2
     assert "step_00000003.pth: damaged" in warnings[0]
     assert "going on from step_00000002.pth" in warnings[0]
     for step in (1, 2):
@@ -168,7 +167,7 @@ def test_the_newest_that_can_be_read_is_chosen(tmp_path):
 
 def test_never_does_not_mix_runs(tmp_path):
     checkpoints = Checkpoints(tmp_path, keep=5, steps_per_epoch=100)
-    assert checkpoints.choose("never") == (None, [])
+    assert checkpoints.choose("never") == (None, None, ())
     checkpoints.write(state(7), 7)
     with pytest.raises(MismatchError, match="holds a run of 7 steps"):
         checkpoints.choose("never")

@@ -16,7 +16,7 @@ from torch import nn
 
 import train
 from loaders.batch import PairBatch
-from shards.errors import DataError
+from shards.errors import DataError, MismatchError
 from shards.rng import uniforms
 from tracker.models import InitReport
 
@@ -104,10 +104,12 @@ class FakeLoader:
     def state_dict(self) -> dict[str, Any]:
         return {"epoch": self.epoch, "consumed": self.consumed, "data": self.data}
 
-    def load_state_dict(self, state) -> None:
-        if state["data"] != self.data:
-            raise DataError("these are other data")
+    def load_state_dict(self, state, *, allow_data_change=False):
+        changed = () if state["data"] == self.data else ("these are other data",)
+        if changed and not allow_data_change:
+            raise MismatchError(changed[0])
         self.epoch, self.consumed = state["epoch"], state["consumed"]
+        return changed
 
     def describe(self) -> dict[str, Any]:
         return {
