@@ -35,6 +35,9 @@ def replace_file(path: Path, put: Callable[[BinaryIO], object], partial: str = "
             os.fsync(file.fileno())
         unfinished.replace(path)
         _sync_folder(path.parent)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # an error of a write has none
+        raise
     finally:
         with suppress(OSError):  # where nothing can be written there may be nothing to remove
             unfinished.unlink(missing_ok=True)
