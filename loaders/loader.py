@@ -17,6 +17,7 @@ from configs.strict import ConfigError
 from loaders.batch import PairBatch, normalise, torch_dtype
 from loaders.batches import Batches, Begun
 from loaders.config import BackendName, PairConfig
+from loaders.copies import Copies
 from loaders.faults import Faults
 from loaders.position import compare, describe, position
 from loaders.sets import Chosen
@@ -137,6 +138,7 @@ class PairLoader:
             self._works.close()
             raise
         self._planner, self._starter = Threads(1, "planner"), Threads(1, "starter")
+        self._copies = Copies(self.device)
         self._faults = Faults(config.max_bad_fraction)
         self._batches = Batches(self._works, self._backend, self._faults)
         self._ahead: deque[Future[Begun]] = deque()
@@ -262,17 +264,13 @@ class PairLoader:
     def _hand_over(
         self, begun: Begun, template: torch.Tensor, search: torch.Tensor, started: float
     ) -> PairBatch:
-        work, cuda = begun.work, self.device.type == "cuda"
+        work = begun.work
 
         def tensor(values: Any) -> torch.Tensor:
-            out = torch.as_tensor(values)
-            return (out.pin_memory() if cuda else out).to(self.device, non_blocking=True)
+            return self._copies(torch.as_tensor(values))
 
         def pixels(values: torch.Tensor) -> torch.Tensor:
-            moved = values if values.device.type == self.device.type else tensor(values)
-            if self.config.pixels == "uint8":
-                return moved
-            return normalise(moved, torch_dtype(self.config.pixels))
+            return values if values.device.type == self.device.type else tensor(values)
 
         tensors = {
             "template": pixels(template),
@@ -284,6 +282,10 @@ class PairLoader:
             "positive": tensor(work.plan.positive),
             "sample": tensor(work.plan.sample),
         }
+        self._copies.join(tensors.values())
+        if self.config.pixels != "uint8":
+            for name in ("template", "search"):
+                tensors[name] = normalise(tensors[name], torch_dtype(self.config.pixels))
         wait_s = time.perf_counter() - started
         self._totals["batches"] += 1
         self._totals["pairs"] += len(work)

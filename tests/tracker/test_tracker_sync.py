@@ -21,7 +21,7 @@ from loaders.batch import normalise
 from tracker.config import ModelConfig, ModelName
 from tracker.models import build
 from tracker.training.config import TrainConfig
-from tracker.training.step import Stepper
+from tracker.training.step import Stepper, StepReport
 
 NAMES = get_args(ModelName)
 READS = {  # a value, or a shape that depends on values
@@ -81,10 +81,10 @@ def pixels(data: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def train(name: str, device: str, amp: str = "off"):
     """A step of training on a device, to be called again and again: steps of epochs 0 and 1."""
     model = build(ModelConfig(name=name, width=0.1, init="random")).to(device)
-    stepper = Stepper(model, TrainConfig(amp=amp), torch.device(device))
+    stepper = Stepper(model, TrainConfig(amp=amp), torch.device(device), 1000)
     data = on(device, pixels(make_batch(4)))
 
-    def step(epoch: int) -> dict[str, torch.Tensor]:
+    def step(epoch: int) -> StepReport:
         crops = {side: normalise(data[side]) for side in ("template", "search")}
         return stepper({**data, **crops, "epoch": epoch}, 200 * epoch, epoch)
 
@@ -96,6 +96,8 @@ def train(name: str, device: str, amp: str = "off"):
 def test_no_operation_of_a_step_needs_the_host(name, device, amp, monkeypatch):
     if device == "meta":  # which has no autocast
         monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
+        sgd = torch.optim.SGD  # nor fused optimisers
+        monkeypatch.setattr(torch.optim, "SGD", lambda *a, fused=False, **k: sgd(*a, **k))
     step = train(name, device, amp)
     step(0)  # constants of the device are made once
     with NoWaiting(device) as mode:

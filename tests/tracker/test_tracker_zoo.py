@@ -250,9 +250,9 @@ def test_a_step_trains_every_parameter_and_lowers_the_loss(name):
     model, data = small(name), batch()
     before = {k: v.clone() for k, v in model.state_dict().items()}
     config = TrainConfig(heads_only_epochs=0, warmup_steps=0, lr=0.005, weight_decay=0)
-    stepper = Stepper(model, config, torch.device("cpu"))
-    losses = [stepper(data, step, 0) for step in range(8)]
-    assert list(losses[0]) == ["loss", *TERMS[name]]
+    stepper = Stepper(model, config, torch.device("cpu"), 100)
+    losses = [stepper(data, step, 0).by_name() for step in range(8)]
+    assert list(losses[0]) == ["loss", *TERMS[name], "grad_norm"]
     assert losses[-1]["loss"] < 0.98 * losses[0]["loss"]
     for key, parameter in model.named_parameters():
         assert parameter.grad.isfinite().all(), key

@@ -74,6 +74,10 @@ class StepReport:
     left_out: Tensor
     marks: Marks
 
+    def by_name(self) -> dict[str, Tensor]:
+        """Scalars on the device, under their names."""
+        return dict(zip(self.names, self.values.unbind(), strict=True))
+
 
 class Stepper:
     """A model in training with its optimiser and loss scaler.
