@@ -7,6 +7,7 @@ variables say what goes wrong in it: ``FAKE_FAIL=rank:step:kind``, ``FAKE_SLOW=s
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import time
 from typing import Any
@@ -21,6 +22,7 @@ from shards.rng import uniforms
 from tracker.models import InitReport
 
 SIDE = 8
+FULL_BYTES = 1000  # less than any checkpoint or record has
 
 
 class TinyModel(nn.Module):
@@ -122,6 +124,12 @@ class FakeLoader:
         }
 
 
+def limit_files(size: int) -> None:
+    """Let the system refuse to write beyond a size of any file, as a full disk would."""
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+
+
 def misbehave(rank: int, step: int) -> bool:
     """Do what FAKE_FAIL asks before a step (counted from 0); true: its batch is to be poisoned."""
     time.sleep(float(os.environ.get("FAKE_SLOW", "0")))
@@ -138,6 +146,10 @@ def misbehave(rank: int, step: int) -> bool:
                 raise ZeroDivisionError("a bug")
             case "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
+            case "full":
+                limit_files(FULL_BYTES)
+            case "space":
+                limit_files(resource.RLIM_INFINITY)
             case _:
                 os.kill(os.getpid(), getattr(signal, kind))
     return False

@@ -161,7 +161,13 @@ def read(path: Path) -> dict[str, Any]:
 
 def check(path: Path) -> None:
     """Compare the checksums in a checkpoint, without loading it; raises `Unreadable`."""
-    _whole(path, lambda: None)
+
+    def is_zip() -> None:
+        with path.open("rb") as file:
+            if file.read(2) != b"PK":  # such files have no checksums, and are none of ours
+                raise ValueError("not a zip")
+
+    _whole(path, is_zip)
 
 
 def _whole(path: Path, load: Callable[[], Any]) -> Any:
