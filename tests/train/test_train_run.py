@@ -81,7 +81,7 @@ def test_a_run_leaves_its_records(start):
     names = {path.name for path in out.iterdir()}
     assert names == {
         ".lock", "config.yaml", "run.json", "metrics.jsonl", "tensorboard", "latest.pth",
-        "epoch_1.pth", "epoch_2.pth", "step_00000010.pth",
+        "epoch_1.pth", "epoch_2.pth", "step_00000010.pth", "best.pth", "best.json",
     }  # fmt: skip
     assert strict.load(train.RunConfig, out / "config.yaml").data.path == "somewhere"
     assert "not on disk: coco" in (out / "config.yaml").read_text()
