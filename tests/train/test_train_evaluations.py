@@ -445,6 +445,9 @@ def test_a_training_evaluates_its_epochs(packed, tmp_path, monkeypatch):
     (line,) = lines(tmp_path / "run")
     assert line["figures"] == {name: names["epoch_1"][name] for name in FIGURES}
     assert shown(tmp_path / "run/tensorboard/eval") == [2]
+    assert (tmp_path / "run/best.pth").resolve().name == "epoch_1.pth"
+    best = json.loads((tmp_path / "run/best.json").read_text())
+    assert (best["by"], best["value"]) == ("otb all auc", line["figures"]["auc"])
 
 
 def shown(folder):

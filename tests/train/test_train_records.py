@@ -125,18 +125,30 @@ RECORD = {
 }
 
 
-def test_what_is_not_as_at_the_last_start_is_told(tmp_path):
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({}, None),
+        ({"commit": "b" * 40}, "commit aaaaaaaaaa at the last start, now it is commit bbbbbbbbbb"),
+        (
+            {"uncommitted_changes": True},
+            "commit aaaaaaaaaa at the last start, now it is commit aaaaaaaaaa with uncommitted "
+            "changes",
+        ),
+        ({"commit": None}, "commit aaaaaaaaaa at the last start, now it is of no known commit"),
+    ],
+)
+def test_other_code_than_at_the_last_start_is_told(tmp_path, changes, line):
     assert write_records(tmp_path, "", RECORD, 0) == []
-    assert write_records(tmp_path, "", RECORD, 5) == []
-    changed = {
-        "versions": {"torch": "2.12.0", "triton": "3.8.0", "numpy": "2.0"},
-        "commit": "b" * 40,
-        "world_size": 3,
-    }
-    assert write_records(tmp_path, "", {**RECORD, **changed}, 9) == [
-        "Since the last start: torch 2.11.0 -> 2.12.0, triton none -> 3.8.0, "
-        "commit aaaaaaaaaa -> bbbbbbbbbb, world size 2 -> 3"
-    ]
+    told = write_records(tmp_path, "", {**RECORD, **changes}, 5)
+    assert told == ([] if line is None else [f"the code was {line}"])
+
+
+def test_every_start_is_kept_with_what_it_was_made_with(tmp_path):
+    later = {"commit": "b" * 40, "world_size": 3, "versions": {"torch": "2.12.0"}}
+    write_records(tmp_path, "", RECORD, 0)
+    write_records(tmp_path, "", RECORD, 5)
+    write_records(tmp_path, "", {**RECORD, **later}, 9)
     record = json.loads((tmp_path / "run.json").read_text())
     assert [one["step"] for one in record["starts"]] == [0, 5, 9]
     assert [one["world_size"] for one in record["starts"]] == [2, 2, 3]
@@ -180,9 +192,9 @@ def test_a_run_says_what_changed_since_its_last_start(tmp_path, monkeypatch):
     finally:
         torch.set_rng_state(state)
         torch.set_num_threads(threads)
-    line = "Since the last start: commit aaaaaaaaaa -> bbbbbbbbbb\n"
+    line = "Warning: the code was commit aaaaaaaaaa at the last start, now it is commit bbbbbbbbbb"
     assert [line in text for text in outputs] == [False, False, True]
-    assert not any("Since" in text for text in outputs[:2])
+    assert not any("the code was" in text for text in outputs[:2])
 
 
 def test_data_sets_have_the_fingerprint_of_their_manifest(packed):

@@ -1,14 +1,19 @@
 """A tiny model and a loader of made-up pairs, so that a run takes milliseconds a step.
 
 As a script this is ``train.py`` with both: ``torchrun train_fakes.py --config ...``. Environment
-variables say what goes wrong in it: ``FAKE_FAIL=rank:step:kind``, ``FAKE_SLOW=seconds a step``.
+variables say what goes wrong in it: ``FAKE_FAIL=rank:step:kind`` (or ``rank:build:kind``), only
+once if ``FAKE_ONCE`` names a file for that, with the time in the file ``FAKE_MARK``;
+``FAKE_SLOW=seconds a step``. ``FAKE_LOG`` is a folder where every process writes what it gets.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import resource
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,11 +21,12 @@ from torch import nn
 
 import train
 from loaders.batch import PairBatch
-from shards.errors import DataError
+from shards.errors import DataError, MismatchError
 from shards.rng import uniforms
 from tracker.models import InitReport
 
 SIDE = 8
+FULL_BYTES = 1000  # less than any checkpoint or record has
 
 
 class TinyModel(nn.Module):
@@ -78,6 +84,7 @@ class FakeLoader:
 
     def __next__(self) -> PairBatch:
         step = self.epoch * self.steps_per_epoch + self.consumed // self.batch_size
+        time.sleep(float(os.environ.get("FAKE_SLOW", "0")))
         poison = misbehave(self.rank, step)
         rows = uniforms(7, 50, self.epoch, self.consumed, self.batch_size, 4 + 6 * SIDE * SIDE)
         rows = torch.from_numpy(rows[self.rank :: self.world_size])
@@ -96,6 +103,7 @@ class FakeLoader:
             epoch=self.epoch,
             stats={"wait_s": 0.0},
         )
+        log(batch, self.rank, self.world_size, step)
         self.consumed += self.batch_size
         if self.consumed + self.batch_size > self.config.pairs_per_epoch:
             self.epoch, self.consumed = self.epoch + 1, 0
@@ -104,10 +112,12 @@ class FakeLoader:
     def state_dict(self) -> dict[str, Any]:
         return {"epoch": self.epoch, "consumed": self.consumed, "data": self.data}
 
-    def load_state_dict(self, state) -> None:
-        if state["data"] != self.data:
-            raise DataError("these are other data")
+    def load_state_dict(self, state, *, allow_data_change=False):
+        changed = () if state["data"] == self.data else ("these are other data",)
+        if changed and not allow_data_change:
+            raise MismatchError(changed[0])
         self.epoch, self.consumed = state["epoch"], state["consumed"]
+        return changed
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -120,13 +130,24 @@ class FakeLoader:
         }
 
 
-def misbehave(rank: int, step: int) -> bool:
+def limit_files(size: int) -> None:
+    """Let the system refuse to write beyond a size of any file, as a full disk would."""
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+
+
+def misbehave(rank: int, when: int | str) -> bool:
     """Do what FAKE_FAIL asks before a step (counted from 0); true: its batch is to be poisoned."""
-    time.sleep(float(os.environ.get("FAKE_SLOW", "0")))
     for one in os.environ.get("FAKE_FAIL", "").split():
-        who, when, kind = one.split(":")
-        if (int(who), int(when)) != (rank, step):
+        who, then, kind = one.split(":")
+        if (int(who), then) != (rank, str(when)):
             continue
+        if once := os.environ.get("FAKE_ONCE"):
+            if Path(once).exists():
+                continue
+            Path(once).touch()
+        if mark := os.environ.get("FAKE_MARK"):
+            Path(mark).write_text(str(time.time()))
         match kind:
             case "nan":
                 return True
@@ -136,15 +157,34 @@ def misbehave(rank: int, step: int) -> bool:
                 raise ZeroDivisionError("a bug")
             case "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
+            case "full":
+                limit_files(FULL_BYTES)
+            case "space":
+                limit_files(resource.RLIM_INFINITY)
             case _:
                 os.kill(os.getpid(), getattr(signal, kind))
     return False
 
 
+def log(batch: PairBatch, rank: int, world: int, step: int) -> None:
+    """Write what this process trains on to its own file of the folder FAKE_LOG."""
+    if folder := os.environ.get("FAKE_LOG"):
+        facts = {"step": step, "rank": rank, "world": world, "epoch": batch.epoch}
+        facts |= {"samples": batch.sample.tolist(), "pid": os.getpid(), "time_ns": time.time_ns()}
+        with Path(folder, f"{os.getpid()}.jsonl").open("a") as file:
+            file.write(json.dumps(facts) + "\n")
+
+
+def fake_build(config) -> TinyModel:
+    """Make the tiny model."""
+    misbehave(int(os.environ.get("RANK", "0")), "build")
+    return TinyModel(config.seed)
+
+
 def use_fakes(patch=setattr) -> None:
     """Make train.py use the tiny model and the made-up pairs."""
     patch(train, "PairLoader", FakeLoader)
-    patch(train, "build", lambda config: TinyModel(config.seed))
+    patch(train, "build", fake_build)
     patch(train, "initialise", lambda model, config: InitReport(source="fake weights"))
 
 

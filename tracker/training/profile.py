@@ -13,12 +13,18 @@ from torch.profiler import ProfilerAction, ProfilerActivity, profile
 
 from shards.sink import storage_error
 
-__all__ = ["SKIP", "STEPS", "Profiler"]
+__all__ = ["SKIP", "STEPS", "Profiler", "profile_option"]
 
 STEPS = 5  # profiled where no number is given
 SKIP = 10  # steps before: compiling, choice of kernels, filling of buffers
 WARM_UP = 3  # of these, the last so many run with the profiler, whose own start costs time too
 ROWS = 40
+
+
+profile_option = click.option(
+    "--profile", type=click.IntRange(1), is_flag=False, flag_value=STEPS, metavar="[N]",
+    help=f"Write a trace of N steps by torch's profiler.  [N: {STEPS} if left out]",
+)  # fmt: skip
 
 
 def _say(text: str) -> None:

@@ -25,8 +25,7 @@ __all__ = ["commit", "environment", "variables", "write_records"]
 
 PACKAGES = (
     "siamstream", "torch", "torchvision", "numpy", "nvidia-dali-cuda120", "nvidia-nvimgcodec-cu12",
-    "opencv-python-headless", "simplejpeg", "pillow", "pyarrow", "webdataset", "google-crc32c",
-    "pydantic", "safetensors", "tensorboard", "triton",
+    "opencv-python-headless", "simplejpeg", "pillow", "pyarrow", "webdataset", "triton",
 )  # fmt: skip
 # Variables that change results or speed, by how their names begin.
 VARIABLES = (
@@ -35,14 +34,15 @@ VARIABLES = (
 )  # fmt: skip
 HIDDEN = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|AUTH|_KEY|_COMM_ID$")
 GIT_TIMEOUT_S = 20
-# What every start keeps, and is compared in with the one before.
-COMPARED = ("versions", "commit", "uncommitted_changes", "device", "world_size")
+# What is kept of every start.
+KEPT = ("versions", "commit", "uncommitted_changes", "device", "world_size")
 
 
 def environment(world: World) -> dict[str, Any]:
     """Commit, versions, machine and processes of this run; no names of hosts or users."""
     cuda = world.device.type == "cuda"
-    head, changed = commit(Path(__file__).parent)
+    # Rank 0 alone writes records, and need not share the disk with all others for that.
+    head, changed = commit(Path(__file__).parent) if world.first else (None, None)
     return {
         "commit": head,
         "uncommitted_changes": changed,
@@ -162,7 +162,7 @@ def write_records(folder: Path, config: str, record: Mapping[str, Any], start: i
 
     Returns
     -------
-    Lines that tell what is not as it was at the last start: versions, commit, devices, processes
+    A line that tells if the code is of another commit than at the last start
     """
     folder.mkdir(parents=True, exist_ok=True)
     missing = record["data"]["missing"]
@@ -171,12 +171,12 @@ def write_records(folder: Path, config: str, record: Mapping[str, Any], start: i
     path = folder / "run.json"
     starts = _starts(path) if start else []  # a start from 0 is another run
     command = shlex.join(sys.orig_argv)
-    facts = {"command": command, **record}
-    begins = {"step": start, "command": command, **{key: record.get(key) for key in COMPARED}}
-    replace_text(
-        path, json.dumps({**facts, "starts": [*starts, begins]}, indent=1, default=str) + "\n"
-    )
-    return _changes(starts[-1], begins) if starts else []
+    begins = {"step": start, "command": command, **{key: record.get(key) for key in KEPT}}
+    if change := record.get("data_change"):
+        begins["data_change"] = list(change)
+    facts = {"command": command, **record, "starts": [*starts, begins]}
+    replace_text(path, json.dumps(facts, indent=1, default=str) + "\n")
+    return _other_code(starts[-1], begins) if starts else []
 
 
 def _starts(path: Path) -> list[dict[str, Any]]:
@@ -191,23 +191,16 @@ def _starts(path: Path) -> list[dict[str, Any]]:
     return []
 
 
-def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs between two starts, in a line; nothing that one of them did not record."""
-    then, here = _flat(before), _flat(now)
-    found = [
-        f"{key} {_shown(then[key])} -> {_shown(here[key])}"
-        for key in then
-        if key in here and then[key] != here[key]
-    ]
-    return [f"Since the last start: {', '.join(found)}"] if found else []
+def _other_code(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """A line if the code is not that of the start before, as far as both have recorded it."""
+    if "commit" not in before:
+        return []
+    then, here = _code(before), _code(now)
+    return [] if then == here else [f"the code was {then} at the last start, now it is {here}"]
 
 
-def _flat(start: Mapping[str, Any]) -> dict[str, Any]:
-    found = {key.replace("_", " "): start[key] for key in COMPARED[1:] if key in start}
-    versions = start.get("versions")
-    return {**(versions if isinstance(versions, dict) else {}), **found}
-
-
-def _shown(value: Any) -> str:
-    text = "none" if value is None else str(value)
-    return text[:10] if re.fullmatch(r"[0-9a-f]{40}", text) else text
+def _code(start: Mapping[str, Any]) -> str:
+    if start.get("commit") is None:
+        return "of no known commit"
+    changed = " with uncommitted changes" if start.get("uncommitted_changes") else ""
+    return f"commit {str(start['commit'])[:10]}{changed}"

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import click
+
 from tracker.models import TrackerModel
 from tracker.training.config import TrainConfig
 from tracker.training.evaluation_results import Result, show
-from tracker.training.evaluations import Evaluations, Keeper, wait
+from tracker.training.evaluations import Evaluations, check, wait
 from tracker.training.pictures import Board, keep, pairs_sheet
 from tracker.training.profile import Profiler
+from tracker.training.run_folder import Checkpoints
 from tracker.training.step import PRECISIONS
 from tracker.training.world import Interrupt, World
 
-__all__ = ["Watch"]
+__all__ = ["Watch", "check"]
 
 
 class Watch:
@@ -34,8 +37,7 @@ class Watch:
     steps_per_epoch : of the run
     start, target : steps done, and at the end
     profile : steps to profile; 0: none
-    keeper : of the checkpoints, so that those stay that will be evaluated
-    take : called with each new result of an evaluation, while its checkpoint is there
+    checkpoints : of the run: those that will be evaluated stay, and by the figures they are judged
     """
 
     def __init__(
@@ -47,11 +49,11 @@ class Watch:
         steps_per_epoch: int,
         start: int,
         target: int,
+        checkpoints: Checkpoints,
         profile: int = 0,
-        keeper: Keeper | None = None,
-        take: Callable[[Result], None] = lambda _: None,
     ) -> None:
-        self._folder, self._config, self._world, self._take = folder, config, world, take
+        self._folder, self._config, self._world = folder, config, world
+        self._checkpoints = checkpoints
         self._steps_per_epoch = steps_per_epoch
         self._profiler = Profiler(
             folder, profile if world.first else 0, first=start, left=target - start,
@@ -59,7 +61,7 @@ class Watch:
         )  # fmt: skip
         self.evaluations = Evaluations(
             folder, config.evaluate, epochs=config.epochs, steps_per_epoch=steps_per_epoch,
-            start=start, keeper=keeper, active=world.first,
+            start=start, keeper=checkpoints, active=world.first,
         )  # fmt: skip
         self._stack = ExitStack()
 
@@ -79,7 +81,13 @@ class Watch:
         self._stack.__exit__(kind, error, trace)
 
     def step(
-        self, done: int, model: TrackerModel, inputs: Mapping[str, Any], board: Board | None
+        self,
+        done: int,
+        model: TrackerModel,
+        inputs: Mapping[str, Any],
+        board: Board | None,
+        *,
+        saved: bool = False,
     ) -> None:
         """Look after a step.
 
@@ -89,6 +97,7 @@ class Watch:
         model : itself, not in DistributedDataParallel
         inputs : arguments of the training step that was done
         board : writer of TensorBoard; None on ranks that do not write
+        saved : the checkpoint after this step was written
         """
         self._profiler.step()
         every = self._config.pictures_every
@@ -96,14 +105,11 @@ class Watch:
             keep(
                 self._folder, done, pairs_sheet(model, inputs, PRECISIONS[self._config.amp]), board
             )
+        epoch, rest = divmod(done, self._steps_per_epoch)
+        if saved and not rest:
+            self.evaluations.submit(epoch)
         for result in self.evaluations.poll():
             self._show(result)
-
-    def saved(self, done: int) -> None:
-        """Note that the checkpoint after so many steps was written."""
-        epoch, rest = divmod(done, self._steps_per_epoch)
-        if not rest:
-            self.evaluations.submit(epoch)
 
     def finish(self, interrupt: Interrupt) -> int:
         """Wait for the evaluations that are left, on all ranks; returns the signal that ended it.
@@ -114,6 +120,23 @@ class Watch:
         """
         return wait(self.evaluations, self._world, interrupt, self._show)
 
+    def make_up(self, step: int) -> int:
+        """Do what a finished run has left to evaluate; returns the signal that ended it, or 0.
+
+        Parameters
+        ----------
+        step : of the checkpoint that the run ended with
+        """
+        with Interrupt() as interrupt, self.evaluations:
+            if self.evaluations.left:
+                self._tell(self._checkpoints.begin(step))  # the best so far is known from here on
+            return self.finish(interrupt)
+
     def _show(self, result: Result) -> None:
         show(result, self._folder)
-        self._take(result)
+        judge = self._checkpoints.judge
+        self._tell(judge(result.step, result.value, result.measure, higher_is_better=True))
+
+    def _tell(self, warnings: list[str]) -> None:
+        for text in warnings:
+            click.echo(f"Warning: {text}", err=True)
