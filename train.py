@@ -30,6 +30,7 @@ from tracker.compiled import compile_model
 from tracker.models import InitReport, ModelConfig, TrackerModel, build, initialise
 from tracker.training.config import TrainConfig
 from tracker.training.due import Due
+from tracker.training.flags import config_flags, print_config
 from tracker.training.left_out import LeftOutSteps
 from tracker.training.lock import FolderLock
 from tracker.training.log import RunLog
@@ -88,6 +89,7 @@ class Options(NamedTuple):
     steps: int | None = None
     overrides: tuple[str, ...] = ()
     resume: str = "auto"
+    print_config: bool = False
     allow_data_change: bool = False
 
 
@@ -133,16 +135,14 @@ class Run:
     "--steps", type=click.IntRange(1), help="Stop after so many steps since the start of training."
 )
 @click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="KEY=VALUE",
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE",
     help="Override a key of the configuration, as in --set data.datasets=lasot. Repeatable.",
-)
+)  # fmt: skip
 @click.option(
     "--resume", default="auto", show_default=True, metavar="auto|never|PATH",
     help="Go on from the newest checkpoint of the run's folder, from none, or from this one.",
 )  # fmt: skip
+@config_flags(RunConfig)
 @click.option(
     "--allow-data-change", is_flag=True,
     help="Go on at the same position of the epoch although the packed data are others.",
@@ -151,17 +151,19 @@ def main(**options: Any) -> None:
     """Train a tracker on packed pairs, on one process or under torchrun."""
     with World() as world:
         code = run(Options(**options), world)
-    if code:
-        sys.exit(code)
+    sys.exit(code)
 
 
 def run(options: Options, world: World) -> int:
     """Train as the options say; returns the exit code: 0, or 128 + the signal that ended it."""
     path, command = from_command_line(options.data, options.allow_pipe)
     given = () if path is None else (f"data.path={path}",)
-    config = strict.load(RunConfig, options.config, (*options.overrides, *given))
+    resolved = strict.resolve(RunConfig, options.config, (*options.overrides, *given))
+    if options.print_config:
+        return print_config(resolved, world)
+    config = resolved.config
     out = options.out or Path("runs") / Path(options.config).stem
-    world.use_device()
+    world.use_device(config.train.device)
     prepare_torch(config.train, world)
     with open_loader(config, world, command) as loader, FolderLock(out, world.first):
         settings, per_epoch, text = config.train, loader.steps_per_epoch, strict.dump(config)
@@ -247,6 +249,8 @@ def train(run: Run) -> int:
     try:
         with Interrupt() as interrupt:
             done, stopped = loop(run, log, interrupt)
+            if stopped:
+                interrupt.linger()
     finally:
         if log:
             log.close()

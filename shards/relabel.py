@@ -18,10 +18,11 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import BinaryIO
 
+from shards.atomic import sync_folder
 from shards.classinfo import UNKNOWN
 from shards.errors import FormatError, StorageError
 from shards.format import INDEX_NAME, MANIFEST_NAME, Manifest, Sample, ShardInfo
-from shards.index import Part, scan
+from shards.parts import Part, scan
 from shards.storage import FolderSink, storage_error
 from shards.writer import PARTS_FOLDER, finish, write_samples
 
@@ -253,12 +254,8 @@ def _rename(path: Path, to: Path) -> None:
     """Rename and sync both folders, so that renames reach the disk in their order."""
     try:
         path.replace(to)
-        for parent in (to.parent, path.parent):
-            handle = os.open(parent, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+        sync_folder(to.parent)
+        sync_folder(path.parent)
     except OSError as error:
         raise storage_error(error, to) from error
 

@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from shards.atomic import commit, sync_folder
 from shards.errors import MismatchError, StorageError
 from shards.format import check_file_name
 
@@ -106,9 +107,7 @@ class FolderSink:
         final = self.folder / check_file_name(name)
         with self._temporary(final) as (temporary, handle):
             yield handle
-            _sync(handle)
-            temporary.replace(final)
-            self._sync_folder()
+            commit(handle, temporary, final)
 
     @contextmanager
     def _temporary(self, final: Path) -> Iterator[tuple[Path, BinaryIO]]:
@@ -137,13 +136,6 @@ class FolderSink:
                 return temporary, handle
             handle.close()  # `clean` of another process came between opening and locking it
 
-    def _sync_folder(self) -> None:
-        handle = os.open(self.folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
     def write(self, name: str, data: bytes) -> None:
         """Write a whole small file."""
         with self.create(name) as handle:
@@ -159,7 +151,8 @@ class FolderSink:
         final = self.folder / check_file_name(name)
         with self._temporary(final) as (temporary, handle):
             handle.write(data)
-            _sync(handle)
+            handle.flush()
+            os.fsync(handle.fileno())
             try:
                 final.hardlink_to(temporary)
             except FileExistsError:
@@ -171,7 +164,7 @@ class FolderSink:
                         "begin a folder at once apart; give an --out on another one"
                     ) from error
                 raise
-            self._sync_folder()
+            sync_folder(self.folder)
         return True
 
     def read(self, name: str) -> bytes | None:
@@ -218,7 +211,7 @@ class FolderSink:
             for name in names:
                 (self.folder / check_file_name(name)).unlink(missing_ok=True)
             if self.folder.is_dir():
-                self._sync_folder()
+                sync_folder(self.folder)
         except OSError as error:
             raise storage_error(error, self.folder) from error
 
@@ -310,11 +303,6 @@ class FolderSink:
         with self._temporary(self.folder / "clock") as (_, handle):
             os.utime(handle.fileno())
             return os.fstat(handle.fileno()).st_mtime
-
-
-def _sync(handle: BinaryIO) -> None:
-    handle.flush()
-    os.fsync(handle.fileno())
 
 
 @cache

@@ -45,7 +45,7 @@ def main() -> None:
     help="Convert torchvision's ImageNet weights of alexnet, resnet18, resnet34, resnet50 or "
     "mobilenet_v2 instead, for model.init of train.py.",
 )  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@JSON
 def convert_command(
     source: Path | None,
     out: Path | None,
@@ -173,9 +173,8 @@ def track_command(
     from tracker.files import open_model
     from tracker.video import open_clip
 
-    track.check_paths(out, txt, [checkpoint, video])
     clip = open_clip(video)
-    track.check_paths(out, txt, clip.pictures)
+    track.check_paths(out, txt, [checkpoint, video, *clip.pictures])
     where = follow.torch_device(device)
     opened = open_model(checkpoint, overrides, where)
     tracker = follow.make_tracker(opened.model, device=where)

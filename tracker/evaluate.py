@@ -7,150 +7,40 @@ folder are in the table, and "keep the first box" always is.
 
 from __future__ import annotations
 
-import collections.abc
 import json
-import os
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from configs import strict
-from shards.console import counter
-from shards.errors import DataError, MismatchError, SiamstreamError
+from shards.errors import DataError
 from shards.geometry import Float
 from shards.sink import FolderSink
+from tracker.entrants import Entrant
 from tracker.evaluation_text import facts
-from tracker.ledger import data_fingerprint, opened, read_ledger
+from tracker.ledger import data_fingerprint, read_ledger
 from tracker.metrics import rules, score_sequence, total
-from tracker.onepass import KEEP_FIRST_BOX, Job, Run, run_jobs, run_sequence
+from tracker.onepass import KEEP_FIRST_BOX
 from tracker.results import (
     check_tracker_name,
     read_boxes,
     read_seconds,
-    result_bytes,
     result_path,
     trackers_in,
-    write_result,
     write_submission,
 )
+from tracker.runs import EvaluationError, follow_missing, keep_first_box
 from tracker.scores import Evaluation, TrackerScore
 from tracker.sequences import Convention, Dataset, Sequences, VideoSequence
 
-if TYPE_CHECKING:  # they import torch
-    from tracker.config import ModelConfig
+if TYPE_CHECKING:  # it imports torch
     from tracker.follow import Tracker
 
-__all__ = [
-    "Entrant",
-    "EvaluationError",
-    "FromCheckpoint",
-    "Opened",
-    "boxes_of",
-    "default_name",
-    "evaluate",
-    "facts",
-    "follow_all",
-    "follow_missing",
-    "keep_first_box",
-    "open_checkpoint",
-    "report_folder",
-    "run_sequence",
-    "score_all",
-    "score_sequence",
-]
+__all__ = ["boxes_of", "evaluate", "follow_all", "report_folder", "score_all"]
 
 SUMMARY = "evaluation.json"
 SHOWN_FAILURES = 20
-
-
-class EvaluationError(SiamstreamError):
-    """Sequences could not be followed; the others were."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FromCheckpoint:
-    """Makes the tracker of a checkpoint, in any process.
-
-    Parameters
-    ----------
-    path : as `tracker.files.open_model` takes it
-    overrides : of settings, ``track.match.window=0.3``
-    device : ``cpu`` or ``cuda``
-    sha256 : of the file, which must not change while sequences are followed
-    """
-
-    path: Path
-    overrides: tuple[str, ...]
-    device: str
-    sha256: str
-
-    def __call__(self) -> Tracker:
-        """Open the checkpoint; one CPU thread, with which results do not depend on the machine."""
-        import cv2
-        import torch
-
-        from tracker.files import open_model
-        from tracker.follow import make_tracker
-
-        torch.set_num_threads(1)
-        cv2.setNumThreads(1)
-        found = open_model(self.path, self.overrides)
-        if found.sha256 != self.sha256:
-            raise MismatchError(f"{self.path}: has changed since the evaluation began; copy it")
-        return make_tracker(found.model, device=self.device)
-
-
-class Opened(NamedTuple):
-    """A checkpoint that can be followed with: `make`, what decides its results, good `workers`."""
-
-    make: FromCheckpoint
-    made_by: dict[str, str]
-    workers: int
-    config: ModelConfig
-
-
-def open_checkpoint(path: Path, overrides: tuple[str, ...], device: str) -> Opened:
-    """Open a checkpoint once, to know that it is sound and what it is.
-
-    Parameters
-    ----------
-    path, overrides : as `tracker.files.open_model` takes them
-    device : ``auto``, ``cpu`` or ``cuda``
-
-    Raises
-    ------
-    SiamstreamError, ConfigError : as `tracker.files.open_model` does, or if there is no such device
-    """
-    from tracker.files import open_model
-    from tracker.follow import torch_device
-
-    where = torch_device(device)
-    found = open_model(path, overrides)
-    track = strict.flat(strict.dump(found.config.track))
-    return Opened(
-        FromCheckpoint(path=path, overrides=overrides, device=str(where), sha256=found.sha256),
-        {
-            "checkpoint": found.sha256,
-            "device": where.type,  # CPU and GPU round differently
-            **{f"track.{key}": str(value) for key, value in track.items()},
-        },
-        len(os.sched_getaffinity(0)) if where.type == "cpu" else 1,
-        found.config,
-    )
-
-
-def default_name(checkpoint: Path) -> str:
-    """Name of a tracker: that of its file, or of the run that ``latest.pth`` is of.
-
-    That of ``best.pth`` says so, as it is another tracker: ``run-best``.
-    """
-    path = checkpoint.absolute()
-    of_run = {"latest.pth": path.parent.name, "best.pth": f"{path.parent.name}-best"}
-    return of_run.get(path.name, path.stem)
 
 
 def evaluate(
@@ -211,90 +101,6 @@ def boxes_of(sequences: Sequences, out: Path, name: str) -> dict[str, Float]:
     return {sequence: boxes for sequence, boxes in found.items() if boxes is not None}
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Entrant:
-    """A tracker to follow with: ``name`` of its results, what makes it, what decides them."""
-
-    name: str
-    make: Callable[[], Tracker]
-    made_by: Mapping[str, str]
-
-
-class Failure(NamedTuple):
-    """A sequence that an entrant could not follow, and why."""
-
-    entrant: str
-    sequence: str
-    error: str
-
-
-class Followed(NamedTuple):
-    """What became of the runs: how many were begun, which failed, notes if none did."""
-
-    begun: int
-    failures: list[Failure]
-    notes: tuple[str, ...]
-
-
-def follow_missing(
-    sequences: Sequences,
-    out: Path,
-    entrants: collections.abc.Sequence[Entrant],
-    *,
-    workers: int,
-    title: str,
-    planned: Callable[[list[tuple[Entrant, VideoSequence]]], None] = lambda _: None,
-    ended: Callable[[int], None] = lambda _: None,
-) -> Followed:
-    """Write the result files that are not there yet, with a line in the ledger for each.
-
-    Parameters
-    ----------
-    sequences : of a data set
-    out : folder of results
-    entrants : one after another, each with the longest sequence first
-    workers : processes
-    title : of the progress
-    planned : called with all runs to come before the first begins
-    ended : called with the position of each run that ended
-
-    Raises
-    ------
-    MismatchError : if there are other results under the name of an entrant
-    """
-    dataset, failures = sequences.dataset, []
-    data = {one.name: data_fingerprint(one) for one in sequences}
-    longest_first = sorted(sequences, key=lambda one: -len(one.frames))
-    with ExitStack() as stack:
-        ledgers = {
-            one.name: stack.enter_context(opened(out, dataset, one.name, one.made_by))
-            for one in entrants
-        }
-        todo = [
-            (one, sequence)
-            for one in entrants
-            for sequence in longest_first
-            if not ledgers[one.name].has(
-                sequence, result_path(out, dataset, one.name, sequence.name), data[sequence.name]
-            )
-        ]
-        planned(todo)
-        jobs = [Job(one.make, sequence) for one, sequence in todo]
-        with counter(title, "frames", sum(len(one.frames) for _, one in todo)) as shown:
-            for position, outcome in run_jobs(jobs, workers, shown.update):
-                name, sequence = todo[position][0].name, todo[position][1]
-                ended(position)
-                if outcome.run is None:
-                    failures.append(Failure(name, outcome.name, outcome.error))
-                    continue
-                result = write_result(out, dataset, name, sequence, outcome.run)
-                ledgers[name].add(sequence.name, data[sequence.name], result, outcome.notes)
-        # What frames look like is the same for all entrants.
-        done = {} if failures else ledgers[entrants[0].name].done
-        notes = tuple(n for one in sequences if done for n in done[one.name]["notes"])
-        return Followed(len(todo), failures, notes)
-
-
 def follow_all(
     sequences: Sequences,
     out: Path,
@@ -307,10 +113,8 @@ def follow_all(
     """Follow with one tracker what it has not followed yet; see `evaluate`. Returns notes."""
     if check_tracker_name(name) == KEEP_FIRST_BOX:
         raise DataError(f"--name {name}: this is the name of the floor, choose another")
-    entrant, title = (
-        Entrant(name=name, make=make, made_by=made_by),
-        f"{name} on {sequences.dataset}",
-    )
+    entrant = Entrant(name=name, make=make, made_by=made_by)
+    title = f"{name} on {sequences.dataset}"
     found = follow_missing(sequences, out, [entrant], workers=workers, title=title)
     if found.failures:
         failures = sorted((one.sequence, one.error) for one in found.failures)
@@ -329,16 +133,6 @@ def _failed(failures: list[tuple[str, str]], count: int) -> str:
             *lines,
         ]
     )
-
-
-def keep_first_box(sequences: Sequences, out: Path) -> None:
-    """Write the results of the floor; pictures are not needed for that."""
-    for sequence in sequences:
-        count = len(sequence.frames)
-        run = Run(np.repeat(sequence.boxes[:1], count, axis=0), np.zeros(count))
-        path = result_path(out, sequences.dataset, KEEP_FIRST_BOX, sequence.name)
-        if not path.is_file() or path.read_bytes() != result_bytes(run, sequence.origin):
-            write_result(out, sequences.dataset, KEEP_FIRST_BOX, sequence, run)
 
 
 def score_all(

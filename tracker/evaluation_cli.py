@@ -63,15 +63,15 @@ def eval_command(
       python -m tracker eval --checkpoint spm_alexnet.safetensors --dataset otb \
           --root data/raw/otb --out results
     """
-    from tracker import evaluate, evaluation_text
+    from tracker import entrants, evaluate, evaluation_text
     from tracker.metrics import DEFAULT_CONVENTION
     from tracker.sequences import read_sequences
 
     rule = convention or DEFAULT_CONVENTION[dataset]
     sequences = read_sequences(dataset, root, split, rule)
-    made = evaluate.open_checkpoint(checkpoint, overrides, device)
+    made = entrants.open_checkpoint(checkpoint, overrides, device)
     evaluation, submission = evaluate.evaluate(
-        sequences, out, name=name or evaluate.default_name(checkpoint), make=made.make,
+        sequences, out, name=name or entrants.default_name(checkpoint), make=made.make,
         made_by=made.made_by, convention=rule, workers=workers or made.workers,
     )  # fmt: skip
     report = _write_report(evaluation, sequences, out, made.made_by)
@@ -167,7 +167,7 @@ def sweep_command(
       python -m tracker sweep --checkpoint spm_alexnet.safetensors --dataset got10k --split val \
           --root data/raw/got10k --out sweeps/spm --window .2,.3,.4 --nms .5,.6
     """
-    from tracker import evaluate, grid, sweep, sweep_text
+    from tracker import entrants, grid, sweep, sweep_text
     from tracker.config import LACKS
     from tracker.metrics import DEFAULT_CONVENTION
     from tracker.sequences import read_sequences
@@ -182,7 +182,7 @@ def sweep_command(
     sequences = read_sequences(dataset, root, split, rule)
     for warning in sweep_text.warnings_of(dataset, sequences.split):
         click.echo(f"Warning: {warning}", err=True)
-    made = evaluate.open_checkpoint(checkpoint, overrides, device)
+    made = entrants.open_checkpoint(checkpoint, overrides, device)
     name = made.config.name
     axes = grid.axes_of(name, LACKS[name], given)
     settings = grid.settings_of(axes, made.config)

@@ -175,10 +175,7 @@ class MatchTracker:
     @torch.inference_mode()
     def start(self, frame: Picture, box: Float) -> None:
         """Begin; see `Tracker`. Raises TrackingError as `check_start` does."""
-        check_start(box, frame.shape[:2])
-        self._box = np.array(box, np.float64)
-        region = crop_region(self._box, SEARCH_PX)
-        crop = frame_crops(frame, region[None], self._grid, self._device)
+        self._box, region, crop = _template(frame, box, self._grid, self._device)
         inner = torch.from_numpy(boxes_to_regions(self._box, region, SEARCH_PX)[None])
         self._search = self._prepare(crop, inner.to(self._device, torch.float32), self._config)
 
@@ -267,11 +264,8 @@ class ScaleTracker:
     @torch.inference_mode()
     def start(self, frame: Picture, box: Float) -> None:
         """Begin; see `Tracker`. Raises TrackingError as `check_start` does."""
-        check_start(box, frame.shape[:2])
-        self._box = np.array(box, np.float64)
+        self._box, _, crop = _template(frame, box, self._grid, self._device)
         self._start_size = self._box[2:] - self._box[:2]
-        region = crop_region(self._box, SEARCH_PX)
-        crop = frame_crops(frame, region[None], self._grid, self._device)
         model = self._model
         # One template for the crops of all scales.
         kernels = model.kernels(model.features(crop)).expand(len(SCALES), -1, -1, -1)
@@ -300,6 +294,16 @@ class ScaleTracker:
             config=self._config,
         )
         return Followed(self._box.copy(), score)
+
+
+def _template(
+    frame: Picture, box: Float, grid: Grid, device: torch.device | str
+) -> tuple[Float, Float, Tensor]:
+    """Start box as float64, its region in the first frame, and the crop of that (1,3,255,255)."""
+    check_start(box, frame.shape[:2])
+    start = np.array(box, np.float64)
+    region = crop_region(start, SEARCH_PX)
+    return start, region, frame_crops(frame, region[None], grid, device)
 
 
 def _started(search: Search | None) -> Search:

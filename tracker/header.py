@@ -109,32 +109,32 @@ def run_config(content: Any, path: Path, overrides: Sequence[str] = ()) -> Model
     """
     if not isinstance(content, Mapping):
         return None
-    label, meta = f"{path}, its configuration", content.get("meta")
-    text = meta.get("config") if isinstance(meta, Mapping) else None
-    if not all(key in content for key in checkpoint.KEYS):
-        kept = _model_section(text, label)
-        if kept is None:
-            return None
-        return strict.load_text(ModelConfig, strict.dump(kept), label, overrides)
-    if content.get("format") != checkpoint.FORMAT:
+    ours = all(key in content for key in checkpoint.KEYS)
+    if ours and content.get("format") != checkpoint.FORMAT:
         raise VersionError(
             f"{path}: checkpoint format {content.get('format')}, this program reads "
             f"{checkpoint.FORMAT}"
         )
-    whole = parse(text, label).value if isinstance(text, str) else None
-    if not isinstance(whole, dict) or not isinstance(whole.get("model"), dict):
-        raise ConfigError(f"{label}: no section 'model'; the file is damaged")
-    return strict.load_text(ModelConfig, strict.dump(whole["model"]), label, overrides)
-
-
-def _model_section(text: object, label: str) -> dict[str, Any] | None:
-    """Section ``model`` of the text of a run's configuration; None of any other text."""
+    label = f"{path}, its configuration"
     try:
-        whole = parse(text, label).value if isinstance(text, str) else None
+        model = _model_section(content.get("meta"), label)
     except ConfigError:
+        if ours:
+            raise
         return None
+    if not ours and not {"name", "grid"} <= model.keys():
+        return None
+    return strict.load_text(ModelConfig, strict.dump(model), label, overrides)
+
+
+def _model_section(meta: object, label: str) -> dict[str, Any]:
+    """Section ``model`` of the configuration that a checkpoint's ``meta`` has; else ConfigError."""
+    text = meta.get("config") if isinstance(meta, Mapping) else None
+    whole = parse(text, label).value if isinstance(text, str) else None
     model = whole.get("model") if isinstance(whole, dict) else None
-    return model if isinstance(model, dict) and {"name", "grid"} <= model.keys() else None
+    if not isinstance(model, dict):
+        raise ConfigError(f"{label}: no section 'model'; the file is damaged")
+    return model
 
 
 def read_header(path: Path, overrides: Sequence[str] = ()) -> Header | None:

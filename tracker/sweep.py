@@ -16,20 +16,14 @@ from typing import Any
 
 from shards.errors import DataError, MismatchError
 from shards.sink import FolderSink
-from tracker.evaluate import (
-    Entrant,
-    EvaluationError,
-    Opened,
-    follow_missing,
-    keep_first_box,
-    report_folder,
-    score_all,
-)
+from tracker.entrants import Entrant, Opened
+from tracker.evaluate import report_folder, score_all
 from tracker.grid import Axis, Figure, Setting, best_of_rest, ranked
 from tracker.ledger import read_ledger
 from tracker.onepass import KEEP_FIRST_BOX
 from tracker.plots import grid_plot
 from tracker.results import trackers_in
+from tracker.runs import EvaluationError, follow_missing, keep_first_box
 from tracker.sequences import Convention, Dataset, Sequences, VideoSequence
 from tracker.sweep_text import LABELS, Sweep, facts, warnings_of
 

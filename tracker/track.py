@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from shards.atomic import replace_text
 from shards.geometry import Float
 from shards.pixels import Picture
 from tracker.follow import Tracker, TrackingError, check_start
@@ -209,7 +208,10 @@ class _Outputs:
         if self._writer is not None:
             self._writer.commit()
         if self._txt is not None and self._lines:
-            _write_text(self._txt, "".join(self._lines))
+            try:
+                replace_text(self._txt, "".join(self._lines))
+            except OSError as error:
+                raise TrackingError(f"{self._txt}: cannot be written: {error.strerror}") from error
         self.draw_s += time.perf_counter() - before
 
     def __enter__(self) -> Self:
@@ -223,19 +225,6 @@ class _Outputs:
 def _line(box: Float) -> str:
     """Box xyxy as a line ``x,y,w,h``."""
     return f"{box[0]:.3f},{box[1]:.3f},{box[2] - box[0]:.3f},{box[3] - box[1]:.3f}\n"
-
-
-def _write_text(path: Path, text: str) -> None:
-    """Write a text under a temporary name, then give it its own."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(text, encoding="ascii")
-        partial.replace(path)
-    except OSError as error:
-        raise TrackingError(f"{path}: cannot be written: {error.strerror}") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
 def _kept(failure: VideoError, outputs: _Outputs) -> VideoError:

@@ -7,9 +7,7 @@ dropped.
 
 from __future__ import annotations
 
-import contextlib
 import math
-import os
 import pickle
 import re
 import struct
@@ -26,6 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from shards.atomic import replace_file
 from shards.errors import SiamstreamError
 from tracker.resnet import last_norms
 
@@ -255,19 +254,11 @@ def write(path: Path, data: bytes) -> None:
     ------
     WeightsError : if the disk does not take it
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        replace_file(path, lambda file: file.write(data))
     except OSError as error:
         raise WeightsError(f"{path}: could not be written: {error.strerror}") from error
-    finally:
-        with contextlib.suppress(OSError):  # where nothing could be written there is no such file
-            partial.unlink(missing_ok=True)
 
 
 def _numpy_numbers() -> list[Any]:

@@ -128,3 +128,19 @@ class MakeDrifter:
 
     def __call__(self) -> Drifter:
         return Drifter(self.seed, self.delay_s)
+
+
+def four_videos(root: Path) -> None:
+    """OTB of Boy, Man, Dog and Toy: 11, 14, 17 and 20 frames."""
+    for number, name in enumerate(("Boy", "Man", "Dog", "Toy"), 1):
+        otb(root, name, 8 + 3 * number, seed=number)
+
+
+def results(out: Path, name: str = "drifter") -> dict[str, bytes]:
+    """Boxes of a tracker, by file; times differ each time."""
+    files = [*out.glob(f"*/{name}/*.txt"), *out.glob(f"*/{name}/*/*_001.txt")]
+    return {
+        str(path.relative_to(out)): path.read_bytes()
+        for path in files
+        if not path.name.startswith(".")  # what a killed writer left
+    }

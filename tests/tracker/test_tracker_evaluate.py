@@ -1,4 +1,4 @@
-"""Evaluation as a whole: resumed, shared out, refused, and at the command line."""
+"""Evaluation as a whole: resumed, shared out, refused."""
 
 from __future__ import annotations
 
@@ -14,26 +14,17 @@ from typing import Any
 import evaluation_trees as trees
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 from shards.errors import DataError, MismatchError
-from tracker.evaluate import EvaluationError, evaluate, facts, score_all
+from tracker.evaluate import evaluate, score_all
+from tracker.evaluation_text import facts
 from tracker.ledger import data_fingerprint, read_ledger
 from tracker.onepass import KEEP_FIRST_BOX, KeepFirstBox, run_sequence
+from tracker.runs import EvaluationError
 from tracker.scores import Evaluation
 from tracker.sequences import Dataset, read_sequences
 
 MADE_BY = {"checkpoint": "abc", "track.match.window": "0.4"}
-
-
-def results(out: Path, name: str = "drifter") -> dict[str, bytes]:
-    """Boxes of a tracker, by file; times differ each time."""
-    files = [*out.glob(f"*/{name}/*.txt"), *out.glob(f"*/{name}/*/*_001.txt")]
-    return {
-        str(path.relative_to(out)): path.read_bytes()
-        for path in files
-        if not path.name.startswith(".")  # what a killed writer left
-    }
 
 
 def run(
@@ -57,8 +48,7 @@ def run(
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    for number, name in enumerate(("Boy", "Man", "Dog", "Toy"), 1):
-        trees.otb(tmp_path / "otb", name, 8 + 3 * number, seed=number)
+    trees.four_videos(tmp_path / "otb")
     return tmp_path / "otb"
 
 
@@ -118,7 +108,7 @@ def test_what_is_there_is_not_followed_again(root: Path, tmp_path: Path) -> None
 def test_a_result_that_is_not_whole_is_made_again(root: Path, tmp_path: Path, damage: str) -> None:
     out = tmp_path / "out"
     run(root, out)
-    whole = results(out)
+    whole = trees.results(out)
     path = out / "OTB2015/drifter/Man.txt"
     if damage == "removed":
         path.unlink()
@@ -128,7 +118,7 @@ def test_a_result_that_is_not_whole_is_made_again(root: Path, tmp_path: Path, da
     counting = Counting()
     run(root, out, make=counting)
     assert counting.frames == 14
-    assert results(out) == whole
+    assert trees.results(out) == whole
 
 
 def test_data_that_changed_are_followed_again(root: Path, tmp_path: Path) -> None:
@@ -193,7 +183,7 @@ def test_all_trackers_of_the_same_data_are_in_the_table(root: Path, tmp_path: Pa
 def test_results_do_not_depend_on_the_number_of_workers(root: Path, tmp_path: Path) -> None:
     one = run(root, tmp_path / "one")
     three = run(root, tmp_path / "three", workers=3)
-    assert results(tmp_path / "one") == results(tmp_path / "three")
+    assert trees.results(tmp_path / "one") == trees.results(tmp_path / "three")
     assert [a.total for a in one.trackers] == [b.total for b in three.trackers]
 
 
@@ -208,7 +198,9 @@ def test_a_picture_that_cannot_be_read_stops_only_its_sequence(
     assert "1 of 4 sequences failed" in str(caught.value)
     assert "Toy: " in str(caught.value)
     assert "0006.jpg: not a picture" in str(caught.value)
-    assert sorted(results(out)) == [f"OTB2015/drifter/{name}.txt" for name in ("Boy", "Dog", "Man")]
+    assert sorted(trees.results(out)) == [
+        f"OTB2015/drifter/{name}.txt" for name in ("Boy", "Dog", "Man")
+    ]
     trees.pictures(root / "Toy/img", ["0006.jpg"])
     counting = Counting()
     run(root, out, make=counting)
@@ -328,15 +320,15 @@ def test_killed_at_any_time_and_run_again_it_comes_to_the_same_results(
     kept = []
     for wanted in (0, 1, 1, 2):
         child = started(root, out, workers, delay_s=0.02)
-        while child.poll() is None and len(results(out)) < wanted:
+        while child.poll() is None and len(trees.results(out)) < wanted:
             time.sleep(0.005)
         child.kill()
         child.wait()
-        kept.append(len(results(out)))
+        kept.append(len(trees.results(out)))
     assert kept[-1] > 0  # something was left to go on from
     assert started(root, out, workers, delay_s=0.02).wait() == 0
     run(root, tmp_path / "straight", made_by={"checkpoint": "abc"})
-    assert results(out) == results(tmp_path / "straight")
+    assert trees.results(out) == trees.results(tmp_path / "straight")
     one, other = (
         json.loads((folder / "reports/otb-all/evaluation.json").read_text())["trackers"][0]["total"]
         for folder in (out, tmp_path / "straight")
@@ -365,104 +357,6 @@ def test_scores_can_be_counted_by_other_rules_without_following(root: Path, tmp_
     other = score_all(sequences, tmp_path / "out", first="drifter", convention="pysot")
     assert other.convention == "pysot"
     assert [one.tracker for one in other.trackers] == ["drifter", KEEP_FIRST_BOX]
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import torch
-
-    from tracker.files import save_model
-    from tracker.models import ModelConfig, build
-
-    torch.manual_seed(3)
-    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
-    save_model(path, build(ModelConfig(width=0.1)), source="test")
-    return path
-
-
-def command(*words: Any) -> Any:
-    from tracker.cli import main
-
-    return CliRunner().invoke(main, ["eval", *map(str, words)])
-
-
-def test_the_command_prints_tables_and_json_and_resumes(
-    root: Path, tmp_path: Path, checkpoint: Path
-) -> None:
-    words = ["--checkpoint", checkpoint, "--dataset", "otb", "--root", root, "--split", "all",
-             "--out", tmp_path / "out", "--device", "cpu", "--workers", 1]  # fmt: skip
-    shown = command(*words, "--per-sequence")
-    assert shown.exit_code == 0, shown.output
-    for part in ("tiny", KEEP_FIRST_BOX, "AUC", "Man", "Toy"):
-        assert part in shown.stdout
-    printed = command(*words, "--json")
-    found = json.loads(printed.stdout)
-    assert [one["tracker"] for one in found["trackers"]] == ["tiny", KEEP_FIRST_BOX]
-    assert 0 <= found["trackers"][0]["total"]["auc"] <= 1
-    assert len(found["trackers"][0]["sequences"]) == 4
-    assert found["trackers"][0]["fps"] > 0
-    refused = command(*words, "--set", "track.match.window=0.1")
-    assert refused.exit_code == 1
-    assert "track.match.window 0.4 there, 0.1 now" in refused.stderr
-    assert "--name" in refused.stderr
-    assert command(*words, "--set", "track.match.window=0.1", "--name", "low").exit_code == 0
-
-
-def test_bad_input_is_one_known_failure(root: Path, tmp_path: Path, checkpoint: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    base = ["--dataset", "otb", "--out", tmp_path / "out", "--device", "cpu"]
-    for words, said in (
-        (["--checkpoint", checkpoint, "--root", tmp_path / "empty"], "expected <root>/<Video>/"),
-        (["--checkpoint", checkpoint, "--root", tmp_path / "nowhere"], "no such folder"),
-        (["--checkpoint", checkpoint, "--root", root, "--split", "dev"], "otb has otb100"),
-        (["--checkpoint", tmp_path / "no.safetensors", "--root", root], "no.safetensors"),
-    ):
-        result = command(*base, *words)
-        assert result.exit_code == 1, result.output
-        assert said in result.stderr
-        assert "Traceback" not in result.stderr
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_start_box_outside_the_picture_names_the_sequence(
-    root: Path, tmp_path: Path, checkpoint: Path
-) -> None:
-    truth = root / "Man/groundtruth_rect.txt"
-    lines = truth.read_text().splitlines(keepends=True)
-    truth.write_text("".join(["900,9,9,9\n", *lines[1:]]))
-    result = command(
-        "--checkpoint", checkpoint, "--dataset", "otb", "--root", root, "--split", "all",
-        "--out", tmp_path / "out", "--device", "cpu", "--workers", 1,
-    )  # fmt: skip
-    assert result.exit_code == 1
-    assert "Man: " in result.stderr
-    assert "outside the first frame" in result.stderr
-    assert (tmp_path / "out/OTB2015/tiny/Toy.txt").is_file()
-
-
-@pytest.mark.slow
-def test_a_network_gives_the_same_boxes_with_any_number_of_workers(
-    root: Path, tmp_path: Path, checkpoint: Path
-) -> None:
-    for workers in (1, 2):
-        result = command(
-            "--checkpoint", checkpoint, "--dataset", "otb", "--root", root, "--split", "all",
-            "--out", tmp_path / str(workers), "--device", "cpu", "--workers", workers,
-        )  # fmt: skip
-        assert result.exit_code == 0, result.output
-    assert results(tmp_path / "1", "tiny") == results(tmp_path / "2", "tiny")
-    assert len(results(tmp_path / "1", "tiny")) == 4
-
-
-def test_the_choices_of_the_command_are_those_of_the_modules() -> None:
-    from typing import get_args
-
-    from tracker.cli import main
-    from tracker.sequences import DATASETS, Convention
-
-    options = {one.name: one for one in main.commands["eval"].params}
-    assert tuple(options["dataset"].type.choices) == DATASETS
-    assert tuple(options["convention"].type.choices) == get_args(Convention)
 
 
 def test_an_odd_line_of_a_ledger_counts_as_not_there(root: Path, tmp_path: Path) -> None:

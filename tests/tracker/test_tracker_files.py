@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from configs import strict
 from shards.errors import KNOWN_ERRORS, ConfigError, VersionError
-from tracker.evaluate import default_name
+from tracker.entrants import default_name
 from tracker.files import open_model, save_model
 from tracker.header import KEY, read_header
 from tracker.models import build, initialise
@@ -298,7 +298,7 @@ def test_a_full_disk_leaves_the_earlier_file(saved, tmp_path, monkeypatch):
     def full(handle):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tracker.weights.os.fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(WeightsError, match="could not be written: No space left on device"):
         save_model(path, build(made.NARROW), source="another")
     assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]

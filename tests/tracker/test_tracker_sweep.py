@@ -1,10 +1,8 @@
-"""Settings of tracking: the grid, the order of its results, and sweeps that go on."""
+"""Sweeps over settings of tracking: warned of, gone on with, refused, summed up."""
 
 from __future__ import annotations
 
 import json
-import math
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,249 +12,20 @@ import evaluation_trees as trees
 import numpy as np
 import numpy.typing as npt
 import pytest
-from click.testing import CliRunner, Result
 
-from shards.errors import ConfigError, DataError, MismatchError, SiamstreamError
-from tracker.config import LACKS, ModelConfig
-from tracker.evaluate import EvaluationError
+from shards.errors import DataError, MismatchError
+from tracker.config import ModelConfig
 from tracker.grid import (
-    MAX_SETTINGS,
     Axis,
-    Ranked,
-    Setting,
-    axes_of,
-    best_of_rest,
-    parse_values,
-    ranked,
     settings_of,
 )
 from tracker.onepass import KEEP_FIRST_BOX
-from tracker.scores import Score, SequenceScore, TrackerScore
+from tracker.runs import EvaluationError
 from tracker.sequences import Dataset, Sequences, read_sequences
 from tracker.sweep import Contestant, sweep
-from tracker.sweep_text import Sweep, advice, best_options, facts, table, warnings_of
+from tracker.sweep_text import Sweep, best_options, facts, table, warnings_of
 
 WINDOW, NMS = "track.match.window", "track.match.proposals.nms_iou"
-
-
-# The grid
-
-
-@pytest.mark.parametrize(
-    ("text", "values"),
-    [
-        (".2,.3", (0.2, 0.3)),
-        (" 0.5 , 1", (0.5, 1.0)),
-        ("1e-3", (0.001,)),
-        ("+.4,5.,-1", (0.4, 5.0, -1.0)),
-    ],
-)
-def test_values_are_numbers_with_commas(text: str, values: tuple[float, ...]) -> None:
-    assert parse_values("--window", text) == values
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        (".2,x", "'x' is not a number"),
-        ("nan", "'nan' is not a number"),
-        ("inf", "'inf' is not a number"),
-        ("1e999", "'1e999' is not a number"),
-        ("1_0", "'1_0' is not a number"),
-        (".2:.4", "'.2:.4' is not a number"),
-        ("", "a value is missing"),
-        (".2,,.3", "a value is missing"),
-        (".2,", "a value is missing"),
-        (".2,.3,0.20", "a value comes twice"),
-    ],
-)
-def test_what_is_no_list_of_numbers_is_told(text: str, said: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        parse_values("--window", text)
-    assert str(caught.value).startswith(f"--window {text!r}: {said}")
-
-
-def test_axes_are_keys_of_the_models_own_rule() -> None:
-    values = {"window": (0.2, 0.3), "penalty": (0.1,), "inter_rate": (0.5,)}
-    for name, keys in (
-        ("spm_alexnet", ("match.window", "match.penalty_k", "match.inter_rate")),
-        ("siamrpn_alexnet_dw", ("match.window", "match.penalty_k", "match.inter_rate")),
-        ("siamfc_alexnet", ("scale.window", "scale.penalty", "scale.inter_rate")),
-    ):
-        axes = axes_of(name, LACKS[name], values)
-        assert [axis.key for axis in axes] == [f"track.{key}" for key in keys]
-        assert [axis.values for axis in axes] == list(values.values())
-        settings_of(axes, ModelConfig(name=name))  # the keys are there, and free to change
-    axes = axes_of("spm_r18c4", LACKS["spm_r18c4"], {"nms": (0.6,)})
-    assert [axis.key for axis in axes] == [NMS]
-
-
-@pytest.mark.parametrize("name", ["siamrpn_alexnet", "siamrpn_alexnet_dw", "siamfc_alexnet"])
-def test_a_setting_that_the_rule_lacks_is_refused(name: str) -> None:
-    said = f"--nms: {name} has no such setting; it has --window, --penalty, --inter-rate"
-    with pytest.raises(SiamstreamError, match=said):
-        axes_of(name, LACKS[name], {"window": (0.2,), "nms": (0.5, 0.6)})
-
-
-def test_an_empty_grid_is_refused_with_what_the_model_has() -> None:
-    with pytest.raises(ConfigError, match="one of --window, --nms, --penalty, --inter-rate"):
-        axes_of("spm_alexnet", LACKS["spm_alexnet"], {})
-    with pytest.raises(ConfigError, match="one of --window, --penalty, --inter-rate"):
-        axes_of("siamfc_alexnet", LACKS["siamfc_alexnet"], {})
-
-
-def axis(name: str, key: str, *values: float) -> Axis:
-    return Axis(name=name, key=key, values=values)
-
-
-def test_settings_are_all_points_of_the_grid_the_last_axis_fastest() -> None:
-    axes = [axis("window", WINDOW, 0.2, 0.3), axis("nms", NMS, 0.5, 0.6)]
-    found = settings_of(axes, ModelConfig())
-    assert [one.name for one in found] == [
-        "window0.2-nms0.5", "window0.2-nms0.6", "window0.3-nms0.5", "window0.3-nms0.6",
-    ]  # fmt: skip
-    assert found[1].values == ((WINDOW, 0.2), (NMS, 0.6))
-    assert found[1].overrides == (f"{WINDOW}=0.2", f"{NMS}=0.6")
-
-
-@pytest.mark.parametrize(
-    ("name", "one"),
-    [
-        ("spm_alexnet", axis("window", WINDOW, 0.2, 1.5)),
-        ("spm_alexnet", axis("window", WINDOW, -0.1)),
-        ("spm_alexnet", axis("nms", NMS, 0.5, 2.0)),
-        ("spm_alexnet", axis("inter_rate", "track.match.inter_rate", 0.0)),
-        ("siamfc_alexnet", axis("window", "track.scale.window", 1.0)),
-    ],
-)
-def test_a_value_out_of_range_is_told_before_anything_runs(name: Any, one: Axis) -> None:
-    with pytest.raises(ConfigError, match=one.key.replace(".", r"\.")):
-        settings_of([one], ModelConfig(name=name))
-
-
-def test_a_grid_has_a_limit() -> None:
-    many = tuple(float(value) for value in np.linspace(0.1, 0.9, 16))
-    axes = [axis("window", WINDOW, *many), axis("nms", NMS, *many)]
-    assert len(settings_of(axes, ModelConfig())) == MAX_SETTINGS == 256
-    axes.append(axis("penalty", "track.match.penalty_k", 0.1, 0.2))
-    with pytest.raises(ConfigError, match="512 settings, at most 256 at once"):
-        settings_of(axes, ModelConfig())
-
-
-# The order
-
-
-def score(ao: float, frames: int = 10, auc: float = 0.0) -> Score:
-    return Score(
-        auc=auc, precision=0.0, norm_precision=0.0, ao=ao, sr50=0.0, sr75=0.0, success_curve=(),
-        precision_curve=(), norm_precision_curve=(), frames=frames,
-    )  # fmt: skip
-
-
-def tracker(name: str, total: float, *sequences: Score) -> TrackerScore:
-    own = tuple(
-        SequenceScore(name=str(n), score=one, overlap=(), fps=None)
-        for n, one in enumerate(sequences)
-    )
-    return TrackerScore(tracker=name, total=score(total), sequences=own)
-
-
-def setting(name: str, **values: float) -> Setting:
-    return Setting(name=name, values=tuple(values.items()))
-
-
-def test_settings_are_ranked_with_the_standard_error_of_the_difference() -> None:
-    scores = {
-        "a": tracker("a", 0.6, score(0.6), score(0.4), score(0.8)),
-        "b": tracker("b", 0.7, score(0.9), score(0.5), score(0.7)),
-        "c": tracker("c", 0.1, score(0.4), score(0.0), score(0.2)),
-    }
-    order = ranked([setting(name) for name in scores], scores, "ao")
-    assert [one.setting.name for one in order] == ["b", "a", "c"]
-    assert (order[0].behind, order[0].error) == (0, 0)
-    # differences .3, .1, -.1: mean .1, standard deviation .2, over the root of three
-    assert order[1].behind == pytest.approx(0.1)
-    assert order[1].error == pytest.approx(0.2 / math.sqrt(3))
-    # all .5: no doubt at all
-    assert order[2].behind == pytest.approx(0.5)
-    assert order[2].error == pytest.approx(0, abs=1e-12)
-
-
-def test_of_equals_the_first_of_the_grid_is_the_best() -> None:
-    scores = {name: tracker(name, 0.5, score(0.5), score(0.5)) for name in "cab"}
-    order = ranked([setting(name) for name in "cab"], scores, "ao")
-    assert [one.setting.name for one in order] == ["c", "a", "b"]
-
-
-def test_a_single_sequence_has_no_standard_error() -> None:
-    scores = {"a": tracker("a", 0.5, score(0.5)), "b": tracker("b", 0.2, score(0.2))}
-    order = ranked([setting("a"), setting("b")], scores, "ao")
-    assert order[1].behind == pytest.approx(0.3)
-    assert math.isnan(order[1].error)
-
-
-def test_sequences_of_which_no_frame_counts_do_not_narrow_the_error() -> None:
-    none = score(0, frames=0)
-    scores = {
-        "a": tracker("a", 0.7, score(0.9), none, score(0.5), none),
-        "b": tracker("b", 0.6, score(0.6), none, score(0.4), none),
-    }
-    order = ranked([setting("a"), setting("b")], scores, "ao")
-    assert order[1].behind == pytest.approx(0.2)  # of .3 and .1
-    assert order[1].error == pytest.approx(0.1)
-
-
-def test_the_figure_decides() -> None:
-    totals = {"a": score(0.5, auc=0.2), "b": score(0.4, auc=0.3)}
-    scores = {
-        name: TrackerScore(tracker=name, total=total, sequences=())
-        for name, total in totals.items()
-    }
-    for figure, first in (("ao", "a"), ("auc", "b")):
-        order = ranked([setting("a"), setting("b")], scores, figure)  # type: ignore[arg-type]
-        assert order[0].setting.name == first
-
-
-def placed(ao: float, behind: float = 0.0, error: float = 0.0, **values: float) -> Ranked:
-    return Ranked(setting=setting("x", **values), total=score(ao), behind=behind, error=error)
-
-
-def test_a_map_of_two_parameters_has_the_best_of_the_third() -> None:
-    axes = [axis("p", "p", 1, 2), axis("q", "q", 1, 2, 3)]
-    order = [
-        placed(0.1 * p + 0.01 * q + 0.001 * r, p=p, q=q, r=r)
-        for p in (1, 2) for q in (1, 2, 3) for r in (7, 5)  # the best first
-    ]  # fmt: skip
-    cells = best_of_rest(order, axes[0], axes[1], "ao")
-    np.testing.assert_allclose(cells, [[0.117, 0.127, 0.137], [0.217, 0.227, 0.237]])
-
-
-def found_of(order: Sequence[Ranked], *axes: Axis) -> Sweep:
-    return Sweep(
-        dataset="got10k", split="val", convention="got10k", figure="ao", axes=axes,
-        order=tuple(order), floor=score(0.1), warnings=(), notes=(),
-    )  # fmt: skip
-
-
-def test_advice_says_what_the_table_does_not_decide() -> None:
-    order = [
-        placed(0.60, w=0.3),
-        placed(0.59, behind=0.01, error=0.005, w=0.2),  # within two standard errors
-        placed(0.50, behind=0.10, error=0.049, w=0.4),
-    ]
-    found = found_of(order, axis("w", "w", 0.2, 0.3, 0.4))
-    assert advice(found) == [
-        "AO from 0.500 to 0.600 over 3 settings, spread 0.100",
-        "within two standard errors of the best, of the 2 others: 1; these sequences do not tell "
-        "them apart",
-    ]
-    order = [placed(0.6, w=0.2, v=1), placed(0.5, behind=0.1, error=math.nan, w=0.3, v=1)]
-    found = found_of(order, axis("w", "w", 0.2, 0.3), axis("v", "v", 1))
-    assert advice(found)[1:] == ["the best w, 0.2, is the smallest tried"]
-    assert best_options(found) == "--set w=0.2 --set v=1"
-
-
-# Warnings
 
 
 @pytest.mark.parametrize(
@@ -286,7 +55,8 @@ def test_warnings(dataset: Dataset, split: str, kind: str | None) -> None:
     assert all(text.startswith(f"{dataset} {split} {kind}") for text in first)
 
 
-# Sweeps
+def axis(name: str, key: str, *values: float) -> Axis:
+    return Axis(name=name, key=key, values=values)
 
 
 class Interrupted(BaseException):
@@ -516,122 +286,3 @@ def test_sequences_of_which_no_frame_counts_are_a_known_error(tmp_path: Path) ->
     unseen = read_sequences("got10k", tmp_path / "raw", "val")
     with pytest.raises(DataError, match="no frame of these sequences counts"):
         run(unseen, tmp_path / "out", contestants(AXES, []))
-
-
-# The command
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    import torch
-
-    from tracker.files import save_model
-    from tracker.models import build
-
-    found = {}
-    for name in ("spm_alexnet", "siamrpn_alexnet", "siamfc_alexnet"):
-        torch.manual_seed(3)
-        found[name] = tmp_path_factory.mktemp("models") / f"{name}.safetensors"
-        save_model(found[name], build(ModelConfig(name=name, width=0.05)), source="test")
-    return found
-
-
-def command(name: str, *words: Any) -> Result:
-    from tracker.cli import main
-
-    done = CliRunner().invoke(main, [name, *map(str, words)])
-    assert "Traceback" not in done.output
-    return done
-
-
-@pytest.fixture
-def got10k(tmp_path: Path) -> Path:
-    trees.got10k(tmp_path / "got10k", "val", 1, 3)
-    return tmp_path / "got10k"
-
-
-def given(model: Path, root: Path, out: Path, dataset: Dataset = "got10k") -> list[Any]:
-    return ["--checkpoint", model, "--dataset", dataset, "--root", root, "--out", out,
-            "--device", "cpu", "--workers", 1]  # fmt: skip
-
-
-def test_the_command_prints_one_object_and_what_it_says_holds(
-    got10k: Path, tmp_path: Path, models: dict[str, Path]
-) -> None:
-    words = given(models["spm_alexnet"], got10k, tmp_path / "sweep")
-    done = command("sweep", *words, "--window", ".2,.9", "--nms", ".5,.6", "--json")
-    assert done.exit_code == 0, done.output
-    found = json.loads(done.stdout)
-    assert found == json.loads((tmp_path / "sweep/reports/got10k-val/sweep.json").read_text())
-    assert len(found["settings"]) == 4
-    assert found["split"] == "val"
-    assert (tmp_path / "sweep/reports/got10k-val/sweep.png").is_file()
-    assert done.stderr.startswith("Warning: the published figures")
-    assert "4 settings x 1 sequences = 4 runs; 4 to do (12 frames), 0 done before" in done.stderr
-    # the printed options give that figure
-    words = given(models["spm_alexnet"], got10k, tmp_path / "eval")
-    evaluated = command("eval", *words, *shlex.split(found["best"]), "--json")
-    assert evaluated.exit_code == 0, evaluated.output
-    total = json.loads(evaluated.stdout)["trackers"][0]["total"]
-    assert total["ao"] == found["settings"][0]["ao"]
-
-
-def test_the_command_prints_a_table_and_warns_of_test_sets(
-    tmp_path: Path, models: dict[str, Path]
-) -> None:
-    trees.otb(tmp_path / "otb", "Man", 3)
-    words = given(models["siamfc_alexnet"], tmp_path / "otb", tmp_path / "out", "otb")
-    done = command("sweep", *words, "--split", "all", "--penalty", ".9,.97")
-    assert done.exit_code == 0, done.output
-    assert done.stderr.startswith("Warning: otb all IS A TEST SET")
-    for part in ("AUC", "penalty", KEEP_FIRST_BOX, "The best: --set track.scale.penalty="):
-        assert part in done.stdout
-
-
-def test_what_is_asked_for_wrongly_is_a_usage_error(
-    got10k: Path, tmp_path: Path, models: dict[str, Path]
-) -> None:
-    model, out = models["spm_alexnet"], tmp_path / "out"
-    trees.otb(tmp_path / "otb", "Man", 3)
-    for words, said in (
-        ([*given(model, tmp_path / "otb", out, "otb"), "--window", ".2"], "--split is needed"),
-        ([*given(model, got10k, out), "--window", ".2,x"], "--window '.2,x': 'x' is not a number"),
-        ([*given(model, got10k, out), "--inter-rate", ""], "--inter-rate '': a value is missing"),
-        (given(model, got10k, out), "one of --window, --nms, --penalty, --inter-rate"),
-        ([*given(model, got10k, out), "--window", ".2", "--workers", "0"], "--workers"),
-    ):
-        done = command("sweep", *words)
-        assert done.exit_code == 2, done.output
-        assert said in done.stderr
-        assert done.stdout == ""
-    assert not out.exists()
-
-
-def test_known_failures_of_the_command(
-    got10k: Path, tmp_path: Path, models: dict[str, Path]
-) -> None:
-    out = tmp_path / "out"
-    for model, words, said in (
-        ("siamrpn_alexnet", ["--nms", ".5"], "siamrpn_alexnet has no such setting"),
-        ("siamfc_alexnet", ["--nms", ".5"], "siamfc_alexnet has no such setting"),
-        ("spm_alexnet", ["--window", ".2,1.5"], WINDOW),
-        ("spm_alexnet", ["--window", ".2", "--split", "dev"], "got10k has val"),
-        ("spm_alexnet", ["--window", ".2", "--set", "model.width=1"], "model.width"),
-    ):
-        done = command("sweep", *given(models[model], got10k, out), *words)
-        assert done.exit_code == 1, done.output
-        assert said in done.stderr
-    assert not out.exists()
-    window = ["--window", ".2"]
-    assert command("sweep", *given(models["spm_alexnet"], got10k, out), *window).exit_code == 0
-    done = command("sweep", *given(models["siamrpn_alexnet"], got10k, out), *window)
-    assert done.exit_code == 1
-    assert "holds a sweep of another checkpoint" in done.stderr
-
-
-def test_the_options_are_those_of_the_grid() -> None:
-    from tracker.cli import main
-    from tracker.grid import PARAMETERS
-
-    options = {one.name for one in main.commands["sweep"].params}
-    assert set(PARAMETERS) <= options

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from train_process import same
 
-from tracker.training import atomic
+from shards import atomic
 from tracker.training.checkpoint import CheckpointError, Unreadable, check, read, write
 
 

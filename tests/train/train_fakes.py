@@ -1,15 +1,19 @@
 """A tiny model and a loader of made-up pairs, so that a run takes milliseconds a step.
 
 As a script this is ``train.py`` with both: ``torchrun train_fakes.py --config ...``. Environment
-variables say what goes wrong in it: ``FAKE_FAIL=rank:step:kind``, ``FAKE_SLOW=seconds a step``.
+variables say what goes wrong in it: ``FAKE_FAIL=rank:step:kind`` (or ``rank:build:kind``), only
+once if ``FAKE_ONCE`` names a file for that, with the time in the file ``FAKE_MARK``;
+``FAKE_SLOW=seconds a step``. ``FAKE_LOG`` is a folder where every process writes what it gets.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -80,6 +84,7 @@ class FakeLoader:
 
     def __next__(self) -> PairBatch:
         step = self.epoch * self.steps_per_epoch + self.consumed // self.batch_size
+        time.sleep(float(os.environ.get("FAKE_SLOW", "0")))
         poison = misbehave(self.rank, step)
         rows = uniforms(7, 50, self.epoch, self.consumed, self.batch_size, 4 + 6 * SIDE * SIDE)
         rows = torch.from_numpy(rows[self.rank :: self.world_size])
@@ -98,6 +103,7 @@ class FakeLoader:
             epoch=self.epoch,
             stats={"wait_s": 0.0},
         )
+        log(batch, self.rank, self.world_size, step)
         self.consumed += self.batch_size
         if self.consumed + self.batch_size > self.config.pairs_per_epoch:
             self.epoch, self.consumed = self.epoch + 1, 0
@@ -130,13 +136,18 @@ def limit_files(size: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
 
 
-def misbehave(rank: int, step: int) -> bool:
+def misbehave(rank: int, when: int | str) -> bool:
     """Do what FAKE_FAIL asks before a step (counted from 0); true: its batch is to be poisoned."""
-    time.sleep(float(os.environ.get("FAKE_SLOW", "0")))
     for one in os.environ.get("FAKE_FAIL", "").split():
-        who, when, kind = one.split(":")
-        if (int(who), int(when)) != (rank, step):
+        who, then, kind = one.split(":")
+        if (int(who), then) != (rank, str(when)):
             continue
+        if once := os.environ.get("FAKE_ONCE"):
+            if Path(once).exists():
+                continue
+            Path(once).touch()
+        if mark := os.environ.get("FAKE_MARK"):
+            Path(mark).write_text(str(time.time()))
         match kind:
             case "nan":
                 return True
@@ -155,10 +166,25 @@ def misbehave(rank: int, step: int) -> bool:
     return False
 
 
+def log(batch: PairBatch, rank: int, world: int, step: int) -> None:
+    """Write what this process trains on to its own file of the folder FAKE_LOG."""
+    if folder := os.environ.get("FAKE_LOG"):
+        facts = {"step": step, "rank": rank, "world": world, "epoch": batch.epoch}
+        facts |= {"samples": batch.sample.tolist(), "pid": os.getpid(), "time_ns": time.time_ns()}
+        with Path(folder, f"{os.getpid()}.jsonl").open("a") as file:
+            file.write(json.dumps(facts) + "\n")
+
+
+def fake_build(config) -> TinyModel:
+    """Make the tiny model."""
+    misbehave(int(os.environ.get("RANK", "0")), "build")
+    return TinyModel(config.seed)
+
+
 def use_fakes(patch=setattr) -> None:
     """Make train.py use the tiny model and the made-up pairs."""
     patch(train, "PairLoader", FakeLoader)
-    patch(train, "build", lambda config: TinyModel(config.seed))
+    patch(train, "build", fake_build)
     patch(train, "initialise", lambda model, config: InitReport(source="fake weights"))
 
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from shards.atomic import replace_link, replace_text
 from shards.errors import SiamstreamError
-from tracker.training.atomic import replace_link, replace_text
 
 __all__ = ["LINK", "RECORD", "Judged", "read_record", "write_record"]
 

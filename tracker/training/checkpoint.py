@@ -15,9 +15,9 @@ from typing import Any, BinaryIO
 
 import torch
 
+from shards.atomic import replace_file
 from shards.errors import SiamstreamError
 from tracker import weights
-from tracker.training.atomic import replace_file
 
 __all__ = ["CheckpointError", "NotWritten", "Unreadable", "check", "read", "write"]
 

@@ -13,8 +13,8 @@ from typing import Any
 import click
 from rich.progress import Progress, TextColumn, TimeRemainingColumn
 
+from shards.atomic import replace_text
 from tracker.training.appender import Appender
-from tracker.training.atomic import replace_text
 from tracker.training.board import Board
 from tracker.training.meter import TIMES
 from tracker.training.step import PHASES

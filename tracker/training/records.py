@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from tracker.training.atomic import replace_text
+from shards.atomic import replace_text
 from tracker.training.world import World
 
 __all__ = ["environment", "write_records"]

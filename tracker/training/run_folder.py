@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from shards.atomic import replace_link
 from shards.errors import MismatchError, SiamstreamError
 from tracker.training import checkpoint
-from tracker.training.atomic import replace_link
 from tracker.training.best import LINK, RECORD, Judged, read_record, write_record
 from tracker.training.checkpoint import CheckpointError, Unreadable
 

@@ -3,23 +3,24 @@
 Started by torchrun, a process group is made: NCCL for CUDA tensors, Gloo for the others, so small
 agreements never wait for the device. Without torchrun there is one process and no group.
 
-A rank that fails first says so in the store of the group, and alone prints the error; a thread of
-every other rank looks there and ends its process soon after, whatever it is waiting in. Thus all
-ranks end within seconds and one error is read.
+A rank that fails first prints the error alone, and all others end within seconds (guard.py).
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
+from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, distributed, nn
@@ -27,14 +28,15 @@ from torch.nn.parallel import DistributedDataParallel
 
 from configs.strict import ConfigError
 from shards.errors import KNOWN_ERRORS, one_line
+from tracker.training.guard import Guard, leave
+from tracker.training.meeting import Meeting
 
 __all__ = ["Interrupt", "World"]
 
 TIMEOUT = timedelta(minutes=20)  # above rank 0's longest download of first weights
-WATCH_S = 1.0
-GRACE_S = 5.0
 HEAD_START_S = 0.5  # of rank 0, so that an error that all ranks have is printed by it
-FAILED = "siamstream/failed"
+VERDICT_S = 1.5  # for the guard, which knows better which rank is gone
+OWN_SIGNAL_S = 5.0
 
 
 class World:
@@ -47,7 +49,7 @@ class World:
         self.local_size = int(os.environ.get("LOCAL_WORLD_SIZE", str(self.size)))
         self.grouped = "RANK" in os.environ and "MASTER_ADDR" in os.environ
         self.device = torch.device("cpu")
-        self._done = threading.Event()
+        self._guard: Guard | None = None
 
     @property
     def first(self) -> bool:
@@ -56,13 +58,30 @@ class World:
 
     def __enter__(self) -> World:
         if self.grouped:
-            cuda = torch.cuda.is_available()
-            backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
-            distributed.init_process_group(backend, timeout=TIMEOUT)
-            store = distributed.distributed_c10d._get_default_store()
-            self._store = store.clone()
-            threading.Thread(target=self._watch, args=(store.clone(),), daemon=True).start()
+            try:
+                self._open()
+            except BaseException as error:
+                self.__exit__(type(error), error, error.__traceback__)
+                raise
         return self
+
+    def _open(self) -> None:
+        """Find the others and make the process group."""
+        meeting = Meeting(self.rank, self.size)
+        meeting.enter()
+        self._guard = Guard(meeting.store, self.rank, self.size, meeting.serves, self._say)
+        self._guard.start()
+        meeting.complete()
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        distributed.init_process_group(
+            backend, store=meeting.store, rank=self.rank, world_size=self.size, timeout=TIMEOUT
+        )
+        self._guard.join_ring()
+        if "LOCAL_WORLD_SIZE" not in os.environ:  # not by torchrun
+            hosts = self.gather(socket.gethostname())
+            self.local_size = hosts.count(hosts[self.rank])
+            if "LOCAL_RANK" not in os.environ:
+                self.local_rank = hosts[: self.rank].count(hosts[self.rank])
 
     def __exit__(
         self,
@@ -70,33 +89,41 @@ class World:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._done.set()
         if not self.grouped:
             return
-        if error is None or isinstance(error, SystemExit):
-            distributed.destroy_process_group()
-            return
-        if not isinstance(error, KeyboardInterrupt) and self._claim():
-            self._report(error)
-        # Leaving in the usual way would wait for ranks that will not come.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(130 if isinstance(error, KeyboardInterrupt) else 1)
+        if error is None:
+            try:
+                if self._guard:
+                    self._guard.end()
+            except RuntimeError as lost:
+                error = lost
+            else:
+                distributed.destroy_process_group()
+                return
+        self._end_with(error)
 
-    def use_device(self) -> None:
+    def use_device(self, wanted: str = "auto") -> None:
         """Choose this process's device: the CUDA device of its local rank, or the CPU.
+
+        Parameters
+        ----------
+        wanted : ``auto``, ``cpu`` or ``cuda``
 
         Raises
         ------
-        ConfigError : if there are CUDA devices, but fewer than processes
+        ConfigError : if there is no CUDA device where one is wanted, or fewer than processes
         """
+        if wanted == "cpu":
+            return
         if not torch.cuda.is_available():
+            if wanted == "cuda":
+                raise ConfigError(f"train.device is 'cuda', but {_why_no_cuda()}")
             return
         count = torch.cuda.device_count()
-        if self.local_size > count:
+        if self.local_rank >= count:
             raise ConfigError(
                 f"{self.local_size} processes on this machine, but {count} CUDA devices; start "
-                f"torchrun with --nproc-per-node {count} (or CUDA_VISIBLE_DEVICES= for the CPU)"
+                f"torchrun with --nproc-per-node {count} (or --set train.device=cpu)"
             )
         self.device = torch.device("cuda", self.local_rank)
         torch.cuda.set_device(self.device)
@@ -151,42 +178,34 @@ class World:
 
         return result
 
-    def _claim(self) -> bool:
-        """Whether this rank is the first to fail (or nobody can be asked any more)."""
-        if self.rank:
-            time.sleep(HEAD_START_S)
-        try:
-            name = str(self.rank)
-            return bool(self._store.compare_set(FAILED, "", name) == name.encode())
-        except RuntimeError:
-            return self.first
-
-    def _report(self, error: BaseException) -> None:
-        """Print the error: known ones in one line, bugs with their traceback."""
-        if isinstance(error, KNOWN_ERRORS):
-            line = str(error)
-        elif isinstance(error, OSError):
-            line = one_line(error)
-        elif isinstance(error, RuntimeError) and _is_lost_contact(error):
-            line = f"lost contact with another process: {one_line(error)[:200]}"
+    def _end_with(self, error: BaseException) -> NoReturn:
+        """Print the error if this rank is the first to fail, and end this process."""
+        code, line = 1, ""
+        if isinstance(error, KeyboardInterrupt):
+            code = 130
+        elif isinstance(error, SystemExit):
+            code = error.code if isinstance(error.code, int) else 1
         else:
-            line = "".join(traceback.format_exception(error)).rstrip()
+            line = _text(error)
+        if _is_lost_contact(error):
+            time.sleep(VERDICT_S)
+        elif self.rank:
+            time.sleep(HEAD_START_S)
+        if self._guard:
+            self._guard.fail(line)
+            self._guard.leave(code)
+        if line:  # they have not met: each has its own trouble
+            self._say(line)
+        leave(code)
+
+    def _say(self, line: str) -> None:
+        """Print an error, and leave it for torchrun's own report."""
         where = f"rank {self.rank}: " if self.rank else ""
         sys.stderr.write(f"Error: {where}{line}\n")
-
-    def _watch(self, store: Any) -> None:
-        """End this process soon after another one has failed."""
-        why = ""
-        while not self._done.wait(GRACE_S if why else WATCH_S):
-            if why:
-                sys.stderr.write(why.strip(" "))
-                sys.stderr.flush()
-                os._exit(1)
-            try:
-                if store.check([FAILED]) and store.get(FAILED) != str(self.rank).encode():
-                    why = " "  # that rank has said why
-            except RuntimeError:
-                why = f"Error: rank {self.rank}: lost contact with the other processes\n"
+        if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+            told = {"message": line, "extraInfo": {"timestamp": str(int(time.time()))}}
+            with suppress(OSError):  # it has been printed
+                Path(path).write_text(json.dumps({"message": told}), encoding="utf-8")
 
 
 class Interrupt:
@@ -204,6 +223,19 @@ class Interrupt:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    def linger(self) -> None:
+        """Wait a little for this process's own signal, where another rank's ended the run.
+
+        When a machine joins a run on several, each machine's torchrun stops its own processes, one
+        a moment after the other. A process that ended before its turn would count as a failure,
+        and use up one of ``--max-restarts``.
+        """
+        if int(os.environ.get("GROUP_WORLD_SIZE", "1")) == 1:
+            return
+        deadline = time.monotonic() + OWN_SIGNAL_S
+        while not self.signal and time.monotonic() < deadline:
+            time.sleep(0.05)
 
     def patience(self, seconds: float) -> Callable[[], bool]:
         """Question that is answered with yes when a signal came so long before, or longer."""
@@ -230,6 +262,33 @@ def _mean_of_each(size: int, bucket: Any) -> torch.futures.Future[Tensor]:
     return done
 
 
-def _is_lost_contact(error: RuntimeError) -> bool:
+def _is_lost_contact(error: BaseException) -> bool:
     """Whether a collective failed because a peer is gone."""
-    return isinstance(error, distributed.DistError) or "gloo" in str(error).lower()
+    known = isinstance(error, distributed.DistError) or "gloo" in str(error).lower()
+    return isinstance(error, RuntimeError) and known
+
+
+def _text(error: BaseException) -> str:
+    """Text of an error: known ones in one line, bugs with their traceback."""
+    if isinstance(error, KNOWN_ERRORS):
+        return str(error)
+    if isinstance(error, OSError):
+        return one_line(error)
+    if _is_lost_contact(error):
+        return f"lost contact with another process: {one_line(error)[:200]}"
+    return "".join(traceback.format_exception(error)).rstrip()
+
+
+def _why_no_cuda() -> str:
+    """What torch sees of CUDA where it sees no device."""
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} is built without CUDA; install a build with it"
+    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return (
+            f"torch {torch.__version__} sees no device with CUDA_VISIBLE_DEVICES='{visible}'; "
+            "unset it, or use 'auto' or 'cpu'"
+        )
+    return (
+        f"torch {torch.__version__} (CUDA {torch.version.cuda}) sees no device; see whether "
+        "nvidia-smi lists one, or use 'auto' or 'cpu'"
+    )
