@@ -30,7 +30,7 @@ def main() -> None:
 @main.command("convert")
 @click.option(
     "--from", "source", type=click.Path(path_type=Path), metavar="FILE",
-    help="Checkpoint as published (.pth), or latest.pth of a run of train.py; with --imagenet "
+    help="Checkpoint as published (.pth), or latest.pth or best.pth of a run; with --imagenet "
     "torchvision's file, or a folder that has it.  [default: with --imagenet its download]",
 )  # fmt: skip
 @click.option(

@@ -100,6 +100,10 @@ def open_checkpoint(path: Path, overrides: tuple[str, ...], device: str) -> Open
 
 
 def default_name(checkpoint: Path) -> str:
-    """Name of a tracker: that of its file, or of the run that ``latest.pth`` is of."""
+    """Name of a tracker: that of its file, or of the run that ``latest.pth`` is of.
+
+    That of ``best.pth`` says so, as it is another tracker: ``run-best``.
+    """
     path = checkpoint.absolute()
-    return path.parent.name if path.name == "latest.pth" else path.stem
+    of_run = {"latest.pth": path.parent.name, "best.pth": f"{path.parent.name}-best"}
+    return of_run.get(path.name, path.stem)

@@ -10,7 +10,7 @@ __all__ = ["CHECKPOINT", "CONVENTION", "DATASET", "DEVICE", "JSON", "ROOT", "SET
 
 CHECKPOINT = click.option(
     "--checkpoint", type=click.Path(path_type=Path), required=True, metavar="FILE",
-    help="Model file (.safetensors), or latest.pth of a run of train.py.",
+    help="Model file (.safetensors), or latest.pth or best.pth of a run of train.py.",
 )  # fmt: skip
 DATASET = click.option(
     "--dataset", type=click.Choice(["otb", "lasot", "got10k", "trackingnet"]), required=True

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import pathlib
 import struct
 
 import checkpoint_files as made
@@ -11,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from configs import strict
 from shards.errors import KNOWN_ERRORS, ConfigError, VersionError
+from tracker.entrants import default_name
 from tracker.files import open_model, save_model
 from tracker.header import KEY, read_header
 from tracker.models import build, initialise
@@ -91,10 +93,11 @@ def test_settings_of_tracking_can_be_changed_and_nothing_else(saved):
         open_model(saved, ["track.match.window=3"])
 
 
-def test_a_runs_checkpoint_opens_with_its_own_configuration(tmp_path):
+@pytest.mark.parametrize("link", ["latest.pth", "best.pth"])
+def test_a_runs_checkpoint_opens_with_its_own_configuration(tmp_path, link):
     path = made.of_run(tmp_path / "epoch_2.pth", TUNED)
-    (tmp_path / "latest.pth").symlink_to(path.name)
-    opened = open_model(tmp_path / "latest.pth", ["track.match.window=0.4"])
+    (tmp_path / link).symlink_to(path.name)
+    opened = open_model(tmp_path / link, ["track.match.window=0.4"])
     assert opened.config == dataclasses.replace(TUNED, track=TrackConfig())
     want = build(TUNED).state_dict()
     assert all(torch.equal(v, want[k]) for k, v in opened.model.state_dict().items())
@@ -313,3 +316,13 @@ def test_the_metadata_are_a_strict_document(saved):
     assert len(digest) == len("sha256: ") + 64
     assert strict.flat(text)["model.grid"] == "corner"
     assert strict.flat(text)["format"] == 1
+
+
+def test_a_tracker_is_called_after_its_run(tmp_path, monkeypatch):
+    assert default_name(tmp_path / "mine.safetensors") == "mine"
+    assert default_name(tmp_path / "runs/spm/latest.pth") == "spm"
+    assert default_name(tmp_path / "runs/spm/best.pth") == "spm-best"
+    assert default_name(tmp_path / "runs/spm/epoch_3.pth") == "epoch_3"
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert default_name(pathlib.Path("best.pth")) == "here-best"

@@ -109,11 +109,12 @@ def test_shared_and_transposed_tensors_are_converted(tmp_path, state):
     assert same(open_model(tmp_path / "out.safetensors").model.state_dict(), odd)
 
 
-def test_a_runs_checkpoint_keeps_its_grid_and_settings(tmp_path):
+@pytest.mark.parametrize("link", ["latest.pth", "best.pth"])
+def test_a_runs_checkpoint_keeps_its_grid_and_settings(tmp_path, link):
     config = ModelConfig(width=0.0625, grid="edge", seed=5)
     made.of_run(tmp_path / "step_00000120.pth", config)
-    (tmp_path / "latest.pth").symlink_to("step_00000120.pth")
-    done = convert(tmp_path / "latest.pth", tmp_path / "mine.safetensors", model="spm_alexnet")
+    (tmp_path / link).symlink_to("step_00000120.pth")
+    done = convert(tmp_path / link, tmp_path / "mine.safetensors", model="spm_alexnet")
     assert (done.grid, done.source, done.step, done.epoch) == ("edge", "step_00000120.pth", 120, 2)
     opened = open_model(tmp_path / "mine.safetensors")
     assert opened.config == config

@@ -118,6 +118,17 @@ def test_stopped_at_any_step_and_resumed_nothing_differs(start, stop):
     assert [line for line in metrics("parts") if line["step"] in (3, 6, 9, 10)] == whole
 
 
+@pytest.mark.parametrize("amp", ["off", "bf16"])
+@pytest.mark.parametrize("stop", [3, 4])  # within the epoch of the heads, and at its end
+def test_another_optimizer_and_precision_resume_as_well(start, amp, stop):
+    keys = ["train.optimizer=adamw", "train.momentum=0", "train.lr=0.01", f"train.amp={amp}"]
+    options = [part for key in keys for part in ("--set", key)]
+    start("--steps", 7, "--out", "whole", *options)
+    start("--steps", stop, "--out", "parts", *options)
+    start("--steps", 7, "--out", "parts", *options)
+    assert same(read(Path("whole/latest.pth")), read(Path("parts/latest.pth")))
+
+
 def test_killed_between_checkpoints_the_lines_since_are_made_again(start, monkeypatch):
     start("--steps", STEPS, "--out", "whole", "--set", "train.checkpoint_every=3")
     monkeypatch.setenv("FAKE_FAIL", "0:7:bug")
@@ -163,6 +174,7 @@ def test_a_damaged_newest_checkpoint_falls_back_with_a_warning(start):
     Path("parts/step_00000010.pth").write_bytes(b"half")
     result = start("--steps", STEPS, "--out", "parts")
     assert "Warning: parts/step_00000010.pth: damaged" in result.stderr
+    assert Path("parts/step_00000010.pth.damaged").read_bytes() == b"half"
     assert "going on after step 8" in result.stdout
     assert same(read(Path("whole/latest.pth")), read(Path("parts/latest.pth")))
 
@@ -211,6 +223,19 @@ def test_resume_never_and_from_a_path(start):
     assert same(read(Path("whole/latest.pth")), read(Path("other/latest.pth")))
     result = start("--resume", "none.pth", code=1)
     assert result.stderr == "Error: none.pth: no such checkpoint\n"
+    other = [
+        "--resume",
+        "runs/tiny/latest.pth",
+        "--out",
+        "third",
+        "--config",
+        "siamfc_alexnet.yaml",
+    ]
+    assert start(*other, code=1).stderr.startswith(
+        "Error: runs/tiny/latest.pth is of the model spm_alexnet, this run is of siamfc_alexnet; "
+    )
+    torch.save({"w": torch.zeros(1)}, "weights.pth")
+    assert "--set model.init=weights.pth" in start("--resume", "weights.pth", code=1).stderr
 
 
 def test_a_resumed_run_keeps_the_warning_of_its_first_weights(start, monkeypatch):
@@ -228,10 +253,46 @@ def test_a_resumed_run_keeps_the_warning_of_its_first_weights(start, monkeypatch
     assert [one["step"] for one in record["starts"]] == [0, 2]
 
 
-def test_other_data_are_refused(start, monkeypatch):
+def test_other_data_are_refused_unless_they_are_allowed(start, monkeypatch):
     start("--steps", 2)
     monkeypatch.setattr(FakeLoader, "data", "b")
     assert start("--steps", 3, code=1).stderr == "Error: these are other data\n"
+    result = start("--steps", 3, "--allow-data-change")
+    assert "Warning: other data, as --allow-data-change allows: these are other" in result.stderr
+    starts = json.loads(Path("runs/tiny/run.json").read_text())["starts"]
+    assert [one.get("data_change") for one in starts] == [None, ["these are other data"]]
+    assert start("--steps", 4).stderr == ""  # from now on these are the run's
+    change = ["--allow-data-change", "--set", "data.weights.lasot=1"]
+    assert "is of another configuration: data.weights.coco was" in start(*change, code=1).stderr
+
+
+def test_the_best_epoch_is_that_of_the_lowest_training_loss(start):
+    start("--steps", 16, "--set", "train.keep_epochs=1", "--set", "train.log_every=1")
+    out = Path("runs/tiny")
+    losses = {}
+    for line in metrics(out):
+        losses.setdefault(4 * line["epoch"] + 4, []).append(line["loss"])
+    means = {str(step): sum(values) / 4 for step, values in losses.items()}
+    found = json.loads((out / "best.json").read_text())
+    assert found["judged"] == pytest.approx(means, rel=1e-6)
+    lowest = min(means, key=means.get)
+    assert (found["step"], found["by"]) == (int(lowest), "training loss")
+    kept = {f"epoch_{int(lowest) // 4}.pth", "epoch_4.pth"}
+    assert {path.name for path in out.glob("epoch_*.pth")} == kept
+    assert read(out / "best.pth")["meta"]["step"] == int(lowest)
+
+
+def test_a_stop_within_an_epoch_changes_nothing_in_what_is_best(start):
+    start("--steps", 9, "--out", "whole")
+    for steps in (2, 5, 7, 9):
+        start("--steps", steps, "--out", "parts")
+    files = [Path(name, "best.json").read_text() for name in ("whole", "parts")]
+    assert files[0] == files[1]
+
+
+def test_where_an_evaluation_judges_the_loss_does_not(start):
+    start("--steps", 5, "--set", "train.evaluate.every=1")
+    assert not Path("runs/tiny/best.json").exists()
 
 
 def test_data_of_another_grid_are_refused(start, monkeypatch):

@@ -40,10 +40,9 @@ class Due:
         All ranks must agree before they act on it.
         """
         now = self._clock()
-        old = self.age_s > 0 and now - self._last >= self.age_s
         if self._again is not None:
             return self.WISH if now >= self._again else 0
-        return self.WISH if old else 0
+        return self.WISH if self.age_s and now - self._last >= self.age_s else 0
 
     def after(self, step: int) -> bool:
         """Whether one is due after so many steps, whatever the time."""
