@@ -17,9 +17,9 @@ TWO = ("--standalone", "--nproc-per-node", "2")
 def test_killed_and_resumed_under_torchrun_equals_the_run_that_was_not(torchrun, launch, tmp_path):
     launch("whole", "--steps", 10).finish()
     output = torchrun("a", TWO, ("--out", "parts", "--steps", 10), FAKE_FAIL="1:7:kill").finish(1)
-    assert len(errors(output)) <= 1, output
+    assert len(errors(output)) <= 1, output  # none if torchrun was quicker than the rank's guard
     assert read(tmp_path / "parts/latest.pth")["meta"]["step"] == 6
-    output = torchrun("b", TWO, ("--out", "parts", "--steps", 10)).finish()
+    output = launch("parts", "--steps", 10).finish()
     assert "going on after step 6" in output
     for word in ("warn", "Traceback", "Error"):
         assert word not in output
