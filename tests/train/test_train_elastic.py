@@ -41,6 +41,7 @@ def test_other_numbers_of_ranks_go_on_with_the_samples_not_yet_seen(launch, tmp_
     assert [line["step"] for line in metrics(tmp_path / "run")] == list(range(1, 13))
 
 
+@pytest.mark.timeout(900)
 def test_machines_join_and_are_lost(torchrun, launch, tmp_path):
     """Two machines' parts of one run: 2 ranks, 3 when another joins, 2 when it is lost."""
     (tmp_path / "log").mkdir()

@@ -112,7 +112,7 @@ class Torchrun:
     def output(self) -> str:
         return self._path.read_text()
 
-    def finish(self, code: int | None = 0, timeout_s: float = 120) -> str:
+    def finish(self, code: int | None = 0, timeout_s: float = 240) -> str:
         """Output, once it has ended with this exit code; None: any but 0."""
         try:
             found = self.process.wait(timeout_s)
@@ -123,7 +123,7 @@ class Torchrun:
 
     def wait_for(self, ready) -> None:
         """Wait until something is so, as long as the process lives."""
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 240
         while not ready():
             assert self.process.poll() is None, self.output
             assert time.monotonic() < deadline, self.output
