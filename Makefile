@@ -42,6 +42,7 @@ lint: install
 	$(PY) -m codespell_lib
 	.venv/bin/lint-imports --no-logo
 	$(PY) -m benchmarks report --check
+	$(PY) train.py --describe-config | diff docs/CONFIG.md -
 
 types: install
 	$(PY) -m mypy

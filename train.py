@@ -19,28 +19,26 @@ from configs import strict
 from loaders.batch import PairBatch, normalise
 from loaders.config import PairConfig
 from loaders.cpu import usable_cores
-from loaders.loader import PairLoader
+from loaders.loader import PairLoader, WaitEnded
 from loaders.pipes import from_command_line
 from shards.console import KnownErrors
 from shards.errors import MismatchError
 from shards.rng import uniforms
+from tracker import weights
 from tracker.anchors import SEARCH_PX
 from tracker.compiled import compile_model
 from tracker.models import InitReport, ModelConfig, TrackerModel, build, initialise
-from tracker.training.checkpoint import (
-    Checkpoints,
-    Due,
-    FolderLock,
-    random_state,
-    read,
-    same_config,
-    set_random,
-)  # fmt: skip
 from tracker.training.config import TrainConfig
+from tracker.training.due import Due
+from tracker.training.flags import config_flags, print_config
 from tracker.training.left_out import LeftOutSteps
+from tracker.training.lock import FolderLock
 from tracker.training.log import RunLog
 from tracker.training.meter import LAG, Meter
 from tracker.training.records import environment, write_records
+from tracker.training.resume import RandomState, Start, State, find_start, made_with
+from tracker.training.run_folder import Checkpoints
+from tracker.training.saver import Saver
 from tracker.training.step import Stepper
 from tracker.training.world import Interrupt, World
 
@@ -53,6 +51,9 @@ FREE_KEYS = (
     "train.keep_epochs", "train.log_every", "train.max_bad_steps", "train.pictures_every",
     "train.threads",
 )  # fmt: skip
+PATIENCE_S = (
+    10.0  # for data, once a signal has come, where the other ranks cannot be stopped before
+)
 STREAM_TORCH = 100  # of shards.rng: seeds of torch's generators, one row a rank
 
 
@@ -88,6 +89,8 @@ class Options(NamedTuple):
     steps: int | None = None
     overrides: tuple[str, ...] = ()
     resume: str = "auto"
+    print_config: bool = False
+    allow_data_change: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,6 +106,10 @@ class Run:
     stepper: Stepper
     meter: Meter
     left_out: LeftOutSteps
+    state: State
+    checkpoints: Checkpoints
+    found: Start | None
+    data_change: tuple[str, ...]
     start: int
     target: int
 
@@ -128,53 +135,66 @@ class Run:
     "--steps", type=click.IntRange(1), help="Stop after so many steps since the start of training."
 )
 @click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="KEY=VALUE",
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE",
     help="Override a key of the configuration, as in --set data.datasets=lasot. Repeatable.",
-)
+)  # fmt: skip
 @click.option(
     "--resume", default="auto", show_default=True, metavar="auto|never|PATH",
     help="Go on from the newest checkpoint of the run's folder, from none, or from this one.",
+)  # fmt: skip
+@config_flags(RunConfig)
+@click.option(
+    "--allow-data-change", is_flag=True,
+    help="Go on at the same position of the epoch although the packed data are others.",
 )  # fmt: skip
 def main(**options: Any) -> None:
     """Train a tracker on packed pairs, on one process or under torchrun."""
     with World() as world:
         code = run(Options(**options), world)
-    if code:
-        sys.exit(code)
+    sys.exit(code)
 
 
 def run(options: Options, world: World) -> int:
     """Train as the options say; returns the exit code: 0, or 128 + the signal that ended it."""
     path, command = from_command_line(options.data, options.allow_pipe)
     given = () if path is None else (f"data.path={path}",)
-    config = strict.load(RunConfig, options.config, (*options.overrides, *given))
+    resolved = strict.resolve(RunConfig, options.config, (*options.overrides, *given))
+    if options.print_config:
+        return print_config(resolved, world)
+    config = resolved.config
     out = options.out or Path("runs") / Path(options.config).stem
     world.use_device(config.train.device)
     prepare_torch(config.train, world)
     with open_loader(config, world, command) as loader, FolderLock(out, world.first):
-        found = find_start(options.resume, config, out, loader.steps_per_epoch, world)
-        start = found["meta"]["step"] if found else 0
-        whole = config.train.epochs * loader.steps_per_epoch
+        settings, per_epoch, text = config.train, loader.steps_per_epoch, strict.dump(config)
+        checkpoints = Checkpoints(out, settings.keep, per_epoch, settings.keep_epochs)
+        found = find_start(options.resume, checkpoints, text, FREE_KEYS, world, warn)
+        start, whole = found.step if found else 0, settings.epochs * per_epoch
         target = min(options.steps or whole, whole)
         if start >= target:
             if world.first:
                 click.echo(f"{out}: finished, {start:,} steps are done and {target:,} asked for.")
             return 0
         model, report = open_model(config, found, world)
-        settings, lag = config.train, LAG if world.device.type == "cuda" else 0
-        stepper = Stepper(world.share(model), settings, world.device, loader.steps_per_epoch)
-        parts = Run(
-            config=config, out=out, world=world, loader=loader, model=model, report=report,
-            stepper=stepper, meter=Meter(settings.log_every, settings.batch_size, lag),
-            left_out=LeftOutSteps(out, settings.max_bad_steps, lag, warn),
-            start=start, target=target,
+        lag = LAG if world.device.type == "cuda" else 0
+        stepper = Stepper(world.share(model), settings, world.device, per_epoch)
+        meter = Meter(settings.log_every, settings.batch_size, lag)
+        left_out = LeftOutSteps(out, settings.max_bad_steps, lag, warn)
+        made = made_with(environment(world))
+        state = State(
+            model=model, stepper=stepper, loader=loader, world=world,
+            of_rank={"meter": meter, "left_out": left_out, "random": RandomState(world.device)},
+            facts={"config": text, "init": asdict(report), "made_with": made},
         )  # fmt: skip
-        if found:
-            restore(parts, found)
-        return train(parts)
+        changed = state.restore(found, options.allow_data_change, warn) if found else ()
+        return train(
+            Run(
+                config=config, out=out, world=world, loader=loader, model=model, report=report,
+                stepper=stepper, meter=meter, left_out=left_out, state=state,
+                checkpoints=checkpoints, found=found, data_change=changed, start=start,
+                target=target,
+            )
+        )  # fmt: skip
 
 
 def prepare_torch(config: TrainConfig, world: World) -> None:
@@ -202,27 +222,8 @@ def open_loader(config: RunConfig, world: World, command: str | None = None) -> 
     return loader
 
 
-def find_start(
-    resume: str, config: RunConfig, out: Path, steps_per_epoch: int, world: World
-) -> dict[str, Any] | None:
-    """Checkpoint to go on from, or None; refuses one of another configuration."""
-    checkpoints = Checkpoints(out, config.train.keep, steps_per_epoch)
-    path, warnings = world.agree(lambda: checkpoints.choose(resume))
-    for warning in warnings if world.first else ():
-        warn(warning)
-    if path is None:
-        if (begun := out / "config.yaml").is_file():  # it ended before its first checkpoint
-            same_config(begun, begun.read_text(), strict.dump(config), FREE_KEYS)
-        return None
-    found = read(path)
-    same_config(path, found["meta"]["config"], strict.dump(config), FREE_KEYS)
-    if resume != "auto":
-        checkpoints.refuse_newer(path, found["meta"]["step"])
-    return found
-
-
 def open_model(
-    config: RunConfig, found: dict[str, Any] | None, world: World
+    config: RunConfig, found: Start | None, world: World
 ) -> tuple[TrackerModel, InitReport]:
     """Model on its device, with the weights of the checkpoint or its first ones.
 
@@ -230,8 +231,8 @@ def open_model(
     """
     model = build(config.model)
     if found:
-        model.load_state_dict(found["state_dict"])
-        report = InitReport(**found["meta"]["init"])
+        weights.load_model(model, found.state["state_dict"], str(found.path))
+        report = InitReport(**found.state["meta"]["init"])
     else:
         report = world.agree(lambda: initialise(model, config.model))
     model.to(world.device)
@@ -240,35 +241,6 @@ def open_model(
     if config.train.compile:
         compile_model(model)
     return model, report
-
-
-def restore(run: Run, found: dict[str, Any]) -> None:
-    """Put everything but the model into the state of a checkpoint."""
-    run.stepper.load_state_dict(found["stepper"])
-    run.loader.load_state_dict(found["loader"])
-    ranks = found["ranks"]
-    run.meter.load_state_dict([one["meter"] for one in ranks], run.world.rank, run.world.size)
-    run.left_out.count = ranks[0]["left_out"]
-    if len(ranks) == run.world.size:
-        set_random(ranks[run.world.rank]["random"], run.world.device)
-
-
-def checkpoint(run: Run, step: int) -> None:
-    """Write the state after `step` steps; all ranks give their part, rank 0 writes."""
-    own = {"meter": run.meter.state_dict(), "left_out": run.left_out.count}
-    own["random"] = random_state(run.world.device)
-    ranks = run.world.gather(own)
-    if run.world.first:
-        per_epoch = run.loader.steps_per_epoch
-        meta = {"step": step, "epoch": step // per_epoch, "init": asdict(run.report)}
-        state = {
-            "meta": {**meta, "config": strict.dump(run.config)},
-            "state_dict": run.model.state_dict(),
-            "stepper": run.stepper.state_dict(),
-            "loader": run.loader.state_dict(),
-            "ranks": ranks,
-        }
-        Checkpoints(run.out, run.config.train.keep, per_epoch).write(state, step)
 
 
 def train(run: Run) -> int:
@@ -296,32 +268,38 @@ def train(run: Run) -> int:
 def loop(run: Run, log: RunLog | None, interrupt: Interrupt) -> tuple[int, int]:
     """Step after step; returns how many are done, and the signal that ended them (0: none)."""
     settings, world, meter = run.config.train, run.world, run.meter
-    per_epoch, batches, saved = run.loader.steps_per_epoch, iter(run.loader), run.start
+    per_epoch, batches = run.loader.steps_per_epoch, iter(run.loader)
     due = Due(settings.checkpoint_every, settings.checkpoint_minutes, per_epoch)
-    for step in range(run.start, run.target):
+    saver = Saver(run.state, run.checkpoints, due, run.found, warn)
+    run.loader.give_up = interrupt.patience(0 if world.size == 1 else PATIENCE_S)
+    done, stopped = run.start, 0
+    while done < run.target and not stopped:
+        step = done
         vote = world.vote(interrupt.signal or due.wish())  # all ranks act after the same step
-        batch = next(batches)
-        run.left_out.keep(step, tensors_of(batch))
-        report = run.stepper(inputs_of(batch), step, batch.epoch)
-        meter.add(report, step, batch.epoch, batch.stats["wait_s"])
-        done, wish = step + 1, vote()
-        stopped = wish if wish > Due.WISH else 0
+        try:
+            batch = next(batches)
+        except WaitEnded:
+            saver.refuse_within_a_step(interrupt.signal)
+            stopped, wish = interrupt.signal, 0
+        else:
+            run.left_out.keep(step, tensors_of(batch))
+            report = run.stepper(inputs_of(batch), step, batch.epoch)
+            meter.add(report, step, batch.epoch, batch.stats["wait_s"])
+            done, wish = step + 1, vote()
+            stopped = wish if wish > Due.WISH else 0
         last = done == run.target or stopped > 0
-        saves = last or wish > 0 or due.after(done)
+        saves = done > saver.step and (last or wish > 0 or due.after(done))
         windows, left_out = meter.settle(world, everything=saves)
-        run.left_out.judge(left_out, world, saved)
-        if last and done % settings.log_every:
+        run.left_out.judge(left_out, world, saver.step)
+        if last and done % settings.log_every and done > step:
             windows.append(meter.window(world))
         if log:
             for window in windows:
                 log.write(window.record(settings, per_epoch))
             log.advance(done)
-        if saves:
-            checkpoint(run, done)
-            due.written()
-            saved = done
-        if stopped:
-            break
+        saved = saves and saver.save(done, last=last)
+        if saved and done % per_epoch == 0 and not settings.evaluate.every:
+            saver.judge(done, meter.epoch_loss(world), "training loss")
     return done, stopped
 
 
@@ -346,7 +324,7 @@ def open_log(run: Run) -> RunLog:
     """Make the run's folder with its records, and print the header."""
     out, world, train = run.out, run.world, run.config.train
     data, facts = run.loader.describe(), environment(world)
-    record = {"init": asdict(run.report), "data": data, **facts}
+    record = {"init": asdict(run.report), "data": data, "data_change": run.data_change, **facts}
     write_records(out, strict.dump(run.config), record, run.start)
     shares = ", ".join(f"{name} {one['weight']:.3g}" for name, one in data["datasets"].items())
     since = f"going on after step {run.start:,}" if run.start else "from the start"

@@ -31,7 +31,7 @@ from loaders.cpu import Bench, blurred, occlude
 from loaders.occlusion import Occluder
 from loaders.sets import DataSets, open_sets, picture_fault
 from loaders.work import Crops, Work, prepare
-from shards.index import crc32c
+from shards.parts import crc32c
 
 __all__ = ["COSTS_HEADER", "costs_lines", "costs_rows", "measure_costs"]
 

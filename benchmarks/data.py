@@ -23,7 +23,7 @@ from annotated_types import Ge, Gt
 
 from shards.errors import MismatchError
 from shards.format import MANIFEST_NAME, Manifest, Sample, check_dataset_name, shard_name
-from shards.index import Part
+from shards.parts import Part
 from shards.pixels import encode_jpeg, mean_rgb
 from shards.rng import uniforms
 from shards.writer import finish, load_part, write_shard

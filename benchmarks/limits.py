@@ -28,7 +28,8 @@ from loaders.plan import plan_batch
 from loaders.sets import DataSets, open_sets
 from loaders.work import prepare
 from shards.format import MANIFEST_NAME, Manifest, Sample, ShardInfo, shard_name
-from shards.index import PART_SCHEMA, Index, Part
+from shards.index import Index
+from shards.parts import PART_SCHEMA, Part
 from shards.writer import finish, write_shard
 
 __all__ = ["measure_limits", "same_pictures"]

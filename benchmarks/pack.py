@@ -195,7 +195,7 @@ _STAGES = {
     "warp": ("shards/pixels.py", "warp"),
     "encode": ("shards/pixels.py", "encode_jpeg"),
     "read pictures": ("packer/source.py", "read"),
-    "read the shard back": ("shards/index.py", "scan"),
+    "read the shard back": ("shards/parts.py", "scan"),
     "annotations and plan": ("packer/draft.py", "draft"),
     "describe (JSON)": ("shards/format.py", "to_json"),
     "index and manifest": ("shards/writer.py", "finish"),

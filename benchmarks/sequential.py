@@ -34,7 +34,8 @@ from loaders.sequential import make_plan
 from loaders.sets import DataSet, open_sets
 from loaders.window import SequentialConfig, Window, pair_uniforms
 from shards.format import MANIFEST_NAME, ShardInfo, shard_name
-from shards.index import PART_SCHEMA, Index, Part
+from shards.index import Index
+from shards.parts import PART_SCHEMA, Part
 from shards.rng import uniforms
 from shards.writer import finish
 

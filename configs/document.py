@@ -15,7 +15,17 @@ from typing import Any
 
 import yaml
 
-__all__ = ["ConfigError", "Document", "Key", "Writer", "dotted", "parse", "plain_value", "read"]
+__all__ = [
+    "ConfigError",
+    "Document",
+    "Key",
+    "Writer",
+    "dotted",
+    "nodes",
+    "parse",
+    "plain_value",
+    "read",
+]
 
 Key = tuple[str | int, ...]
 
@@ -74,6 +84,7 @@ class Document:
     where : ``file:line`` of a key, or None where a ``--set`` option gave the value
     problems : (key, what is wrong with it)
     values : how many values have been unfolded
+    beneath : files under this one, of which a value may also come
     """
 
     source: str
@@ -81,6 +92,13 @@ class Document:
     where: dict[Key, str | None] = dataclasses.field(default_factory=dict)
     problems: list[tuple[Key, str]] = dataclasses.field(default_factory=list)
     values: int = 0
+    beneath: list[str] = dataclasses.field(default_factory=list)
+
+    def forget(self, key: Key) -> None:
+        """Drop places and problems of a key and of all below it, whose value is replaced."""
+        for known in [known for known in self.where if known[: len(key)] == key]:
+            del self.where[known]
+        self.problems = [item for item in self.problems if item[0][: len(key)] != key]
 
     def line(self, key: Key, what: str) -> str:
         """One line about one key, with the place of the key or of the nearest section around it."""
@@ -92,9 +110,13 @@ class Document:
         return f"{place}: {name}: {what}" if name else f"{place}: {what}"
 
     def rank(self, key: Key) -> tuple[int, int]:
-        """Sort key of a problem: file lines from the top, then overrides in their order."""
+        """Sort key of a problem: lines of each file, its base's after it, overrides in order."""
+        files = [self.source, *self.beneath]
         place = self._place(key)
-        return (1, 0) if place is None else (0, int(place.rpartition(":")[2]))
+        if place is None:
+            return len(files), 0
+        file, _, line = place.rpartition(":")
+        return files.index(file), int(line)
 
     def _place(self, key: Key) -> str | None:
         """Where a key stands; else the first key in it, else the nearest section around it."""
@@ -131,6 +153,11 @@ def parse(text: str, source: str) -> Document:
     if node is not None:
         document.value = _unfold(document, node, ())
     return document
+
+
+def nodes(text: str) -> yaml.Node | None:
+    """Nodes of a YAML text, which know on which lines they begin and end (counted from 0)."""
+    return _compose(text, "text", with_line=True)
 
 
 def plain_value(document: Document, text: str, key: Key) -> Any:

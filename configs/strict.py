@@ -1,7 +1,8 @@
 """The one loader of configurations: YAML to dataclass, strict, and precise about what is wrong.
 
-A file is read (`configs.document`), overridden by ``--set`` options, and checked by pydantic
-against a stdlib dataclass. Everything wrong is reported together, one line each::
+A file is read (`configs.document`), put on top of its ``base:`` (`configs.layers`), overridden by
+``--set`` options, and checked by pydantic against a stdlib dataclass. Everything wrong is reported
+together, one line each::
 
     configs/a.yaml:7: train.batchsize: unknown key; did you mean 'batch_size'?
     --set train.epochs: should be greater than or equal to 1, got 0
@@ -13,25 +14,32 @@ and joins the other errors in `shards.errors`.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import re
 import types
-import typing
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path, PurePath
-from typing import Annotated, Any, TypeVar, get_args, get_origin
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Generic, TypeVar, get_origin
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from configs.document import ConfigError, Document, Key, Writer, dotted, parse, plain_value, read
+from configs.document import ConfigError, Document, Key, parse, plain_value, read
+from configs.kinds import default_of, fields, item, nullable, options, section_class
+from configs.layers import BASE, find, hint, shipped, shown, stack
+from configs.plain import dump, flat, plain
 
-__all__ = ["ConfigError", "dump", "flat", "load", "load_text", "shipped"]
+__all__ = [
+    "ConfigError",
+    "Resolved",
+    "dump",
+    "flat",
+    "load",
+    "load_text",
+    "resolve",
+    "shipped",
+]
 
 T = TypeVar("T")
-
-HERE = Path(__file__).resolve().parent  # the installed package, which ships the YAML files
 
 _SEQUENCES = {tuple, list, Sequence}
 # What pydantic says about containers, in the words of a config file.
@@ -43,14 +51,34 @@ _EXPECTED = {
 }
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Resolved(Generic[T]):
+    """A configuration, and where its values were written.
+
+    Parameters
+    ----------
+    config : the dataclass
+    source : name of the file
+    where : ``file:line`` of each key that was written, or None where ``--set`` gave the value
+    """
+
+    config: T
+    source: str
+    where: Mapping[Key, str | None]
+
+
 def load(
     cls: type[T], path: str | Path, overrides: Sequence[str] = (), section: str | None = None
 ) -> T:
     """Read a YAML file into a dataclass, strictly.
 
+    A section that is written in part keeps the defaults that it has as a whole: the file lies on
+    the defaults as it would on a base.
+
     Parameters
     ----------
-    cls : stdlib dataclass; its fields may be dataclasses, tuples, lists, dicts and scalars
+    cls : stdlib dataclass; its fields may be dataclasses, tuples, lists, dicts and scalars. No key
+        of it at the top level is called ``base``
     path : file, or the name of one of the `shipped` configurations
     overrides : ``key.key=value`` texts, applied in order; a value is YAML, or a comma list where
         the field is a sequence, and taken literally where the field is a string
@@ -62,98 +90,76 @@ def load(
 
     Raises
     ------
-    ConfigError : with one line for each thing that is wrong: unreadable file, unknown, duplicate,
-        missing, mistyped or out-of-range values.
+    ConfigError : with one line for each thing that is wrong: unreadable file or base, unknown,
+        duplicate, missing, mistyped or out-of-range values.
     """
-    return _load(cls, read(_find(path)), overrides, section)
+    return resolve(cls, path, overrides, section).config
 
 
-def load_text(cls: type[T], text: str, source: str, overrides: Sequence[str] = ()) -> T:
-    """Like `load`, from a YAML text; `source` names it in messages."""
-    return _load(cls, parse(text, source), overrides, None)
+def resolve(
+    cls: type[T], path: str | Path, overrides: Sequence[str] = (), section: str | None = None
+) -> Resolved[T]:
+    """Like `load`, with the places that the values come from."""
+    found = find(path)
+    return _resolve(cls, read(found), overrides, section, found.parent)
 
 
-def _load(cls: type[T], document: Document, overrides: Sequence[str], section: str | None) -> T:
-    """Override and check what was read."""
+def load_text(
+    cls: type[T],
+    text: str,
+    source: str,
+    overrides: Sequence[str] = (),
+    folder: Path | None = None,
+) -> T:
+    """Like `load`, from a YAML text; `source` names it in messages.
+
+    A ``base:`` is looked for in `folder`; without one it is an error, so that a text from elsewhere
+    (a model file, a checkpoint) never makes a file of this machine be read.
+    """
+    return _resolve(cls, parse(text, source), overrides, None, folder).config
+
+
+def _resolve(
+    cls: type[T],
+    document: Document,
+    overrides: Sequence[str],
+    section: str | None,
+    folder: Path | None,
+) -> Resolved[T]:
+    """Put what was read on top of its bases, override and check it."""
     if document.value is None:
         document.value = {}
-    root: Any = cls
+    root: Any = cls if section is None else dataclasses.make_dataclass("Root", [(section, cls)])
+    document = stack(document, root, folder)
     if not isinstance(document.value, dict):
         document.problems.append(((), f"should be a mapping of sections, got {_kind(document)}"))
     else:
         if section is not None:
-            root = _only_section(document, section, cls, overrides)
+            _only_section(document, section, overrides)
         for text in overrides:
             _override(document, root, text)
         document.value = _check_keys(document, root, document.value, ())
+        document.value = _completed(root, document.value, None)
     config = _validate(document, cls, section)
     if document.problems:
         ordered = sorted(document.problems, key=lambda item: document.rank(item[0]))
         lines = dict.fromkeys(document.line(key, what) for key, what in ordered)
         raise ConfigError("\n".join(lines))
-    return typing.cast(T, config)
+    return Resolved(config=config, source=document.source, where=document.where)
 
 
-def dump(config: Any) -> str:
-    """YAML text of a config dataclass, every field spelt out; `load` reads it back equal."""
-    return yaml.dump(
-        _plain(config),
-        Dumper=Writer,
-        sort_keys=False,
-        default_flow_style=None,
-        allow_unicode=True,
-        width=100,
-    )
-
-
-def flat(text: str) -> dict[str, Any]:
-    """Values of a dumped config by their dotted keys; a list is one value."""
-    found: dict[str, Any] = {}
-
-    def walk(value: Any, key: Key) -> None:
-        if isinstance(value, dict) and value:
-            for name, inner in value.items():
-                walk(inner, (*key, name))
-        else:
-            found[dotted(key)] = value
-
-    walk(parse(text, "config").value, ())
-    return found
-
-
-def shipped() -> list[str]:
-    """Names of the configurations that come with the package."""
-    return sorted(file.name for file in HERE.glob("*.yaml"))
-
-
-def _find(path: str | Path) -> Path:
-    """The file that a ``--config`` value means."""
-    given = Path(path)
-    if given.is_file():
-        return given
-    names = shipped()
-    for name in (str(path), f"{path}.yaml"):
-        if name in names:
-            found = HERE / name
-            here = Path.cwd()
-            return found.relative_to(here) if found.is_relative_to(here) else found
-    what = "is a folder, not a config file" if given.is_dir() else "no such config file"
-    raise ConfigError(f"{path}: {what}; shipped are {', '.join(names)}{_hint(given.name, names)}")
-
-
-def _only_section(
-    document: Document, section: str, cls: type[Any], overrides: Sequence[str]
-) -> type[Any]:
-    """Reduce a run config to one section; returns a dataclass that has this section alone."""
-    if section not in document.value:
-        for name in difflib.get_close_matches(section, document.value, n=1):
-            document.problems.append(((name,), f"unknown key; did you mean {section!r}?"))
+def _only_section(document: Document, section: str, overrides: Sequence[str]) -> None:
+    """Reduce a run config to one section."""
+    for known in (section, BASE):
+        if known not in document.value:
+            for name in document.value:
+                if name != section and (guess := hint(name, [known], cutoff=0.7)):
+                    document.problems.append(((name,), f"unknown key{guess}"))
     for text in overrides:
         name = text.partition("=")[0].strip().split(".")[0]
-        if name != section:
+        if name not in (section, BASE):
             raise ConfigError(f"--set {text}: only keys of '{section}.' have a meaning here")
     document.value = {section: document.value.get(section)}
-    return dataclasses.make_dataclass("Section", [(section, cls)])
 
 
 def _override(document: Document, root: Any, text: str) -> None:
@@ -162,9 +168,14 @@ def _override(document: Document, root: Any, text: str) -> None:
     parts = name.strip().split(".")
     if not equals or not all(parts):
         raise ConfigError(f"--set {text}: should read key.key=value")
+    if parts == [BASE]:
+        raise ConfigError(
+            f"--set {text}: a base is named in a file: give that file as --config, or begin a file "
+            f"of your own with '{BASE}: {raw.strip()}'"
+        )
     value, kind = document.value, root
     for depth, part in enumerate(parts):
-        kind = _fields(kind).get(part) or _item(kind)
+        kind = fields(kind).get(part) or item(kind)
         if depth == len(parts) - 1:
             break
         if value.get(part) is None:
@@ -173,22 +184,19 @@ def _override(document: Document, root: Any, text: str) -> None:
         if not isinstance(value, dict):
             raise ConfigError(f"--set {text}: {'.'.join(parts[: depth + 1])} has no keys in it")
     key: Key = tuple(parts)
-    for known in [known for known in document.where if known[: len(key)] == key]:
-        del document.where[known]
-    document.problems = [item for item in document.problems if item[0][: len(key)] != key]
+    document.forget(key)
     document.where[key] = None
     value[parts[-1]] = _override_value(document, kind, key, raw.strip())
 
 
 def _override_value(document: Document, kind: Any, key: Key, raw: str) -> Any:
     """Value of an override, read with an eye on the type of its field."""
-    origins = {get_origin(option) or option for option in _options(kind)} - {types.NoneType}
-    nullable = types.NoneType in _options(kind)
-    if nullable and raw in {"null", "~"}:
+    origins = {get_origin(option) or option for option in options(kind)} - {types.NoneType}
+    if nullable(kind) and raw in {"null", "~"}:
         return None
     if origins & _SEQUENCES and not raw.startswith("[") and ("," in raw or origins <= _SEQUENCES):
         parts = [part.strip() for part in raw.split(",")]
-        return [_override_value(document, _item(kind), key, part) for part in parts if part]
+        return [_override_value(document, item(kind), key, part) for part in parts if part]
     if origins <= {str, Path}:
         return raw[1:-1] if len(raw) > 1 and raw[0] == raw[-1] and raw[0] in "'\"" else raw
     return plain_value(document, raw, key)
@@ -196,25 +204,46 @@ def _override_value(document: Document, kind: Any, key: Key, raw: str) -> Any:
 
 def _check_keys(document: Document, kind: Any, value: Any, key: Key) -> Any:
     """Note unknown keys all the way down; an empty section becomes an empty mapping."""
-    fields = _fields(kind)
-    if fields and value is None and types.NoneType not in _options(kind):
+    known = fields(kind)
+    if known and value is None and not nullable(kind):
         return {}
-    if fields and isinstance(value, dict):
+    if known and isinstance(value, dict):
         for name in value:
-            if name not in fields:
-                hint = _hint(name, list(fields)) or f"; known are {', '.join(fields)}"
-                document.problems.append(((*key, name), f"unknown key{hint}"))
+            if name not in known:
+                guess = hint(name, list(known)) or ("" if key else hint(name, [BASE], cutoff=0.7))
+                what = guess or f"; known are {', '.join(known)}"
+                document.problems.append(((*key, name), f"unknown key{what}"))
         return {
-            name: _check_keys(document, fields[name], inner, (*key, name))
+            name: _check_keys(document, known[name], inner, (*key, name))
             for name, inner in value.items()
-            if name in fields
+            if name in known
         }
-    item = _item(kind)
-    if item is not None and isinstance(value, dict):
-        return {name: _check_keys(document, item, v, (*key, name)) for name, v in value.items()}
-    if item is not None and isinstance(value, list):
-        return [_check_keys(document, item, v, (*key, i)) for i, v in enumerate(value)]
+    inside = item(kind)
+    if inside is not None and isinstance(value, dict):
+        return {name: _check_keys(document, inside, v, (*key, name)) for name, v in value.items()}
+    if inside is not None and isinstance(value, list):
+        return [_check_keys(document, inside, v, (*key, i)) for i, v in enumerate(value)]
     return value
+
+
+def _completed(kind: Any, value: Any, default: Any) -> Any:
+    """A section that was written in part, with the rest as the default of the section has it.
+
+    That default is not always the class's: the fine stage's ``assign`` is an `AssignConfig` of
+    other numbers than the coarse stage's.
+    """
+    cls = section_class(kind)
+    if cls is None or not isinstance(value, dict):
+        return value
+    found = {}
+    for name, inner in fields(cls).items():
+        own = default_of(cls, name, default)
+        if name in value:
+            around = own if isinstance(own, section_class(inner) or ()) else None
+            found[name] = _completed(inner, value[name], around)
+        elif default is not None:
+            found[name] = plain(own)
+    return found
 
 
 def _validate(document: Document, cls: type[Any], section: str | None) -> Any:
@@ -248,10 +277,10 @@ def _complaint(problem: Mapping[str, Any]) -> str:
     if problem["type"] == "value_error":
         return str(problem["ctx"]["error"])
     what = _EXPECTED.get(problem["type"], str(problem["msg"]).removeprefix("Input "))
-    hint = ""
+    guess = ""
     if problem["type"] == "literal_error" and isinstance(problem["input"], str):
-        hint = _hint(problem["input"], re.findall(r"'([^']*)'", problem["ctx"]["expected"]))
-    return f"{what}, got {_shown(problem['input'])}{hint}"
+        guess = hint(problem["input"], re.findall(r"'([^']*)'", problem["ctx"]["expected"]))
+    return f"{what}, got {shown(problem['input'])}{guess}"
 
 
 def _present(value: Any, key: Key) -> Key:
@@ -264,63 +293,5 @@ def _present(value: Any, key: Key) -> Key:
     return key
 
 
-def _options(kind: Any) -> Iterator[Any]:
-    """Alternatives of a type, without Annotated."""
-    origin = get_origin(kind)
-    if origin is Annotated:
-        yield from _options(get_args(kind)[0])
-    elif origin in (typing.Union, types.UnionType):
-        for option in get_args(kind):
-            yield from _options(option)
-    else:
-        yield kind
-
-
-def _fields(kind: Any) -> dict[str, Any]:
-    """Names and types of the fields of a dataclass type; empty for any other type."""
-    found: dict[str, Any] = {}
-    for option in _options(kind):
-        if dataclasses.is_dataclass(option) and isinstance(option, type):
-            hints = typing.get_type_hints(option, include_extras=True)
-            found |= {f.name: hints[f.name] for f in dataclasses.fields(option) if f.init}
-    return found
-
-
-def _item(kind: Any) -> Any:
-    """Type of the values in a dict, list or tuple type; None for any other type."""
-    for option in _options(kind):
-        arguments = get_args(option)
-        if arguments and isinstance(get_origin(option), type):
-            origin = typing.cast(type, get_origin(option))
-            if issubclass(origin, Mapping):
-                return arguments[1]
-            if issubclass(origin, Sequence):
-                return arguments[0]
-    return None
-
-
-def _plain(value: Any) -> Any:
-    """Values that YAML can write: sections as mappings, tuples as lists, paths as text."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
-    if isinstance(value, Mapping):
-        return {str(name): _plain(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    if isinstance(value, PurePath):
-        return str(value)
-    return value
-
-
-def _hint(name: str, known: Sequence[str]) -> str:
-    match = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {match[0]!r}?" if match else ""
-
-
-def _shown(value: Any) -> str:
-    text = repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
 def _kind(document: Document) -> str:
-    return "a list" if isinstance(document.value, list) else f"{_shown(document.value)}"
+    return "a list" if isinstance(document.value, list) else f"{shown(document.value)}"

@@ -26,7 +26,7 @@ import time
 from collections import OrderedDict
 from pathlib import Path
 
-from shards.index import crc32c
+from shards.parts import crc32c
 from shards.storage import Range
 
 __all__ = ["ShardCache", "default_cache_dir"]

@@ -46,7 +46,7 @@ class PairConfig:
         crops. ``zip-memory``: files of any form, read once into the memory of each process, as the
         published recipe does with zips. ``sequential``: whole shards in order, for sources without
         ranges, with pairs inside a window of tracks
-    sequential : bounds of that window
+    sequential : bounds of the window of ``storage: sequential``
     backend : what decodes and augments; ``auto``: dali with CUDA, else cpu
     threads : decoding threads of one process; 0: all cores that it may use
     prefetch : batches made ahead
@@ -59,7 +59,8 @@ class PairConfig:
     template_px, search_px : sides of the crops
     pairs_per_epoch : samples of one epoch
     seed : of the sample stream
-    sampler, recipe : which pairs, which augmentations
+    sampler : which pairs
+    recipe : which augmentations
     remote : how data behind a URL are read
     """
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
-from dataclasses import asdict
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 
@@ -21,13 +19,21 @@ from loaders.batches import Batches, Begun
 from loaders.config import BackendName, PairConfig
 from loaders.copies import Copies
 from loaders.faults import Faults
+from loaders.position import compare, describe, position
 from loaders.sets import Chosen
 from loaders.threads import Threads
 from loaders.work import CLOSE_S, Backend
 from loaders.works import open_works
-from shards.errors import BadSample, MismatchError, SiamstreamError, StorageError
+from shards.errors import BadSample, SiamstreamError, StorageError
 
-__all__ = ["PairLoader", "make_backend"]
+__all__ = ["PairLoader", "WaitEnded", "make_backend"]
+
+POLL_S = 0.5  # how often a loader whose batch does not come asks whether it is still wanted
+_T = TypeVar("_T")
+
+
+class WaitEnded(Exception):
+    """Nobody wants to wait any longer for a batch that does not come; no fault of the data."""
 
 
 def make_backend(
@@ -89,6 +95,10 @@ class PairLoader:
     command : a shell command to stream the data from, in place of ``config.path``; only ever from
         a command line (see `loaders.sources`)
 
+    Attributes
+    ----------
+    give_up : asked every `POLL_S` while a batch does not come; true: `next` raises `WaitEnded`
+
     Raises
     ------
     DataError, MismatchError, FormatError : if the data are not there or do not fit
@@ -135,6 +145,7 @@ class PairLoader:
         self._next = self._position = (0, 0)  # to be planned next; to be handed over next
         self._totals = {"batches": 0, "pairs": 0, "wait_s": 0.0}
         self._closed = self._stalled = False
+        self.give_up: Callable[[], bool] = lambda: False
 
     @property
     def steps_per_epoch(self) -> int:
@@ -179,6 +190,7 @@ class PairLoader:
         BadSample : if a picture of it is damaged, and none may be
         TooManyBadSamples : if more are than may be
         StorageError : if bytes cannot be read, or it takes longer than ``timeout_s``
+        WaitEnded : if `give_up` says so; the batch is still the next one
         """
         if self._closed:
             raise RuntimeError("the loader is closed")
@@ -198,9 +210,8 @@ class PairLoader:
         try:
             while True:
                 begun = self._made(future, deadline)
-                left_s = max(0.0, self._late(deadline) - time.perf_counter())
                 try:
-                    z, x = self._batches.finish(begun, left_s)
+                    z, x = self._patiently(partial(self._batches.finish, begun), deadline)
                 except BadSample as error:
                     if not self.config.max_bad_fraction:
                         raise
@@ -208,6 +219,9 @@ class PairLoader:
                 else:
                     self._faults.check(begun.attempts, len(begun.work))
                     return begun, z, x
+        except WaitEnded:
+            self._stalled = True
+            raise
         except FutureTimeout as error:
             self._stalled = True
             raise StorageError(
@@ -226,11 +240,25 @@ class PairLoader:
 
     def _made(self, future: Future[Begun], deadline: float) -> Begun:
         while True:
-            left_s = self._late(deadline) - time.perf_counter()
             try:
-                return future.result(max(0.0, left_s))
+                return self._patiently(future.result, deadline)
             except FutureTimeout:
                 if future.done() or self._late(deadline) <= time.perf_counter():
+                    raise
+
+    def _patiently(self, wait: Callable[[float], _T], deadline: float) -> _T:
+        """Wait in parts of `POLL_S`, to give up in between."""
+        while True:
+            began = time.perf_counter()
+            left_s = max(0.0, self._late(deadline) - began)
+            part_s = min(left_s, POLL_S)
+            try:
+                return wait(part_s)
+            except FutureTimeout:
+                if self.give_up():
+                    raise WaitEnded from None
+                early = time.perf_counter() - began < part_s / 2
+                if left_s <= part_s or early:  # else the wait timed out, and no work in it
                     raise
 
     def _hand_over(
@@ -268,75 +296,38 @@ class PairLoader:
 
     def state_dict(self) -> dict[str, Any]:
         """Position after the last batch handed over, and what the sample stream depends on."""
-        epoch, consumed = self._position
-        return {
-            "epoch": epoch,
-            "consumed": consumed,
-            "seed": self.config.seed,
-            "pairs_per_epoch": self.config.pairs_per_epoch,
-            "rules": self._rules(),
-            "data": self.sets.fingerprints(),
-            **self._works.state(),
-        }
+        return {**describe(self.config, self.sets, *self._position), **self._works.state()}
 
-    def _rules(self) -> str:
-        """SHA-256 of everything else that the samples depend on."""
-        config = self.config
-        rules = {
-            "weights": [one.weight for one in self.sets.sets],
-            "sampler": asdict(config.sampler),
-            "recipe": asdict(config.recipe),
-            "px": [config.template_px, config.search_px],
-        }
-        return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(
+        self, state: Mapping[str, Any], *, allow_data_change: bool = False
+    ) -> tuple[str, ...]:
         """Go on exactly after the batch at which `state_dict` was taken.
 
         The batch size and the number of ranks may be others (but see `loaders.sequential`); where
         no whole batch is left of the epoch, the next one begins.
+
+        Parameters
+        ----------
+        state : of `state_dict`
+        allow_data_change : go on at that position although the data are others, or their storage
+            or its windows, so that the samples are not those that would have followed. Seed, length
+            of the epoch, sampler and recipe must be the same all the same
+
+        Returns
+        -------
+        what differs in the data, one text each; nothing unless that is allowed
 
         Raises
         ------
         MismatchError : if the seed, the epoch's length, the sampler, the recipe or the data are
             others, or it is no position of an epoch
         """
-        self._works.check(state)
         own = self.state_dict()
-        absent = sorted(own.keys() - state.keys())
-        if absent:
-            raise MismatchError(f"not the state of a loader: it lacks {', '.join(absent)}")
-        changed = [
-            f"{meaning} was {state[key]}, now {own[key]}"
-            for key, meaning in (
-                ("seed", "data.seed"),
-                ("pairs_per_epoch", "data.pairs_per_epoch"),
-            )
-            if state[key] != own[key]
-        ]
-        before, now = sorted(state["data"]), sorted(own["data"])
-        other = [name for name in before if state["data"][name] != own["data"].get(name)]
-        if before != now:
-            changed.append(
-                f"it drew from {', '.join(before)}, now there is {', '.join(now)}; go on with "
-                f"--set data.datasets={','.join(before)}"
-            )
-        elif other:
-            changed.append(f"the packed data differ: {', '.join(other)}")
-        if before == now and state["rules"] != own["rules"]:
-            changed.append("weights, data.sampler, data.recipe or the sizes of the crops differ")
-        if changed:
-            raise MismatchError(f"cannot go on with this sample stream: {'; '.join(changed)}")
-        epoch, consumed = int(state["epoch"]), int(state["consumed"])
-        if epoch < 0 or not 0 <= consumed < self.config.pairs_per_epoch:
-            raise MismatchError(
-                f"epoch {epoch}, {consumed} samples consumed: no position in an epoch of "
-                f"{self.config.pairs_per_epoch}"
-            )
-        if consumed + self.batch_size > self.config.pairs_per_epoch:
-            epoch, consumed = epoch + 1, 0
+        changes = compare(state, own, self._works.changes(state), allow_data_change)
+        at = position(state, own, self.batch_size)
         self._drop_ahead()
-        self._next = self._position = (epoch, consumed)
+        self._next = self._position = at
+        return changes
 
     def _drop_ahead(self) -> None:
         """Let go of the batches made ahead; those under way are finished first, or given up."""

@@ -62,7 +62,13 @@ _RGB_FROM_YIQ = np.linalg.inv(_YIQ)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Jitter:
-    """A colour step: done with probability `p`, its amount uniform in [-delta, delta]."""
+    """A step that is done now and then, its amount uniform in [-delta, delta].
+
+    Attributes
+    ----------
+    p : probability
+    delta : largest amount, in the unit of the step
+    """
 
     p: Probability = 0.0
     delta: Levels = 0.0
@@ -84,7 +90,7 @@ class Augment:
     keep_aspect : one scale for both axes
     rotation : about the centre of the stored crop, in degrees; a rotated box is that around the
         ellipse in it
-    blur, occlusion : see there
+    blur, occlusion : of the stored picture, before the crop is taken from it
     """
 
     flip: Probability = 0.0
@@ -119,7 +125,11 @@ def _search(flip: float, blur: float = 0.0) -> Augment:
 class Recipe:
     """Augmentation by kind of data set (image, video) and crop (z: template, x: search).
 
-    `grey` is the probability that both crops of a pair lose their colour; `luma` its weights.
+    Attributes
+    ----------
+    image_z, image_x, video_z, video_x : ranges of each
+    grey : probability that both crops of a pair lose their colour
+    luma : weights of red, green and blue in the grey that is left; they sum to 1
     """
 
     image_z: Augment = field(

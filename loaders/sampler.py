@@ -31,7 +31,14 @@ _ROUNDING = 1e-6  # of a frame: 0.3 s at 10 frames a second are 3 frames, whatev
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PairKinds:
-    """Probabilities of the three kinds of pair; they sum to 1."""
+    """Probabilities of the three kinds of pair; they sum to 1.
+
+    Attributes
+    ----------
+    same_instance : both crops are of one track (images: of one picture)
+    same_category : the search crop is a fresh draw from the template's category
+    any : the search crop is a fresh draw from the whole data set
+    """
 
     same_instance: Probability
     same_category: Probability

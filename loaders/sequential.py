@@ -33,7 +33,7 @@ from loaders.threads import Threads
 from loaders.window import Drawn, Window, choose_dataset, pair_uniforms
 from loaders.work import Stored, Work, augment, padded
 from loaders.works import NO_ATTEMPTS, Attempts
-from shards.errors import DataError, MismatchError, SiamstreamError, StorageError
+from shards.errors import DataError, SiamstreamError, StorageError
 from shards.format import INDEX_NAME, MANIFEST_NAME, Manifest
 
 __all__ = ["Sequential", "StreamSet", "make_plan"]
@@ -312,26 +312,25 @@ class Sequential:
             }
         }
 
-    def check(self, state: Mapping[str, Any]) -> None:
-        """Refuse a state of the plan, of another world, or of other windows."""
+    def changes(self, state: Mapping[str, Any]) -> list[str]:
+        """Pairs of the plan, of another world or of other windows are others."""
         if "sequential" not in state:
-            raise MismatchError(
-                "the state is not that of data.storage=sequential, whose pairs are others than "
-                "the plan's; go on with the storage that it was made with"
-            )
+            return [
+                "the state is not that of data.storage=sequential, whose pairs are others than the "
+                "plan's (to go on with them: go on with the storage that it was made with)"
+            ]
         before, now = state["sequential"], self.state()["sequential"]
         changed = [
             f"{key} was {before.get(key)}, now {value}"
             for key, value in now.items()
             if before.get(key) != value
         ]
-        if changed:
-            raise MismatchError(
-                f"cannot go on with this stream: {'; '.join(changed)}. With data.storage="
-                "sequential every rank draws from what it has streamed itself, which depends on "
-                "these numbers: start again with the old ones (or use a storage with an index, "
-                "which goes on anywhere)"
-            )
+        if not changed:
+            return []
+        return [
+            f"{', '.join(changed)}, and with data.storage=sequential every rank draws from what it "
+            "has streamed itself, which depends on these numbers (start again with the old ones)"
+        ]
 
     def heard(self) -> float:
         """When bytes last came."""

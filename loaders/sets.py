@@ -23,7 +23,8 @@ from loaders.storages import check_storage, open_storage
 from shards.errors import BadSample, DataError, FormatError, MismatchError, MissingBytes
 from shards.format import Manifest, dataset_folders
 from shards.geometry import Grid
-from shards.index import Index, crc32c
+from shards.index import Index
+from shards.parts import crc32c
 from shards.storage import LocalStorage, MemoryStorage, Range, Refetching, Storage
 
 __all__ = [

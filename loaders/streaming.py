@@ -25,7 +25,8 @@ from loaders.sets import picture_fault
 from loaders.sources import Source
 from shards.errors import BadSample, FormatError, StorageError
 from shards.format import Manifest, Sample, sample_key
-from shards.index import Index, crc32c
+from shards.index import Index
+from shards.parts import crc32c
 from shards.writer import tar_header
 
 __all__ = ["Picture", "Progress", "ShardStream"]

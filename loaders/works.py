@@ -10,7 +10,6 @@ from configs.strict import ConfigError
 from loaders.config import PairConfig
 from loaders.sets import Chosen, DataSet, DataSets, open_sets
 from loaders.work import Work, prepare
-from shards.errors import MismatchError
 from shards.storage import Forgetting, Range
 
 __all__ = ["NO_ATTEMPTS", "Attempts", "Planned", "Works", "open_works"]
@@ -43,8 +42,8 @@ class Works(Protocol):
     def state(self) -> dict[str, Any]:
         """What a loader's state has to say beyond its position."""
 
-    def check(self, state: Mapping[str, Any]) -> None:
-        """Refuse a state that these works cannot go on from; raises `MismatchError`."""
+    def changes(self, state: Mapping[str, Any]) -> list[str]:
+        """Why these works would not go on as those of a state did, one text each."""
 
     def heard(self) -> float:
         """When a `make` under way last came on, of `time.perf_counter`; 0: not known."""
@@ -124,13 +123,14 @@ class Planned:
         """Nothing: a position is enough."""
         return {}
 
-    def check(self, state: Mapping[str, Any]) -> None:
-        """Refuse the state of a stream."""
-        if "sequential" in state:
-            raise MismatchError(
-                "the state is that of data.storage=sequential, whose pairs are others than the "
-                "plan's; go on with --set data.storage=sequential"
-            )
+    def changes(self, state: Mapping[str, Any]) -> list[str]:
+        """Pairs of a stream are others than the plan's."""
+        if "sequential" not in state:
+            return []
+        return [
+            "the state is that of data.storage=sequential, whose pairs are others than the plan's "
+            "(to go on with them: --set data.storage=sequential)"
+        ]
 
     def heard(self) -> float:
         """Nothing takes long, so nothing is told."""

@@ -75,6 +75,9 @@ def _unfinished(path: Path, partial: str = "") -> Iterator[Path]:
     unfinished = path.with_name(partial or f".{path.name}.{os.getpid()}.partial")
     try:
         yield unfinished
+    except OSError as error:
+        error.filename = error.filename or str(path)  # an error of a write has none
+        raise
     finally:
         with suppress(OSError):  # where nothing could be written there is nothing to remove
             unfinished.unlink(missing_ok=True)

@@ -14,8 +14,8 @@ from typing import Any, BinaryIO
 from shards import pixels
 from shards.errors import FormatError
 from shards.format import check_crop_file
-from shards.index import crc32c
 from shards.legacy_tracks import base_name
+from shards.parts import crc32c
 from shards.zip_members import DEFLATED, Member, data_offset, members, why_unread
 
 __all__ = ["Crop", "FolderCrops", "Read", "ZipCrops"]

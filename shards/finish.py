@@ -8,7 +8,7 @@ from typing import Any
 
 from shards.errors import DataError, StorageError
 from shards.format import MANIFEST_NAME, Manifest
-from shards.index import Part
+from shards.parts import Part
 from shards.plan import MAX_EXAMPLES, PLAN_NAME, Plan
 from shards.sink import Sink, sink_of
 from shards.writer import PARTS_FOLDER, load_parts

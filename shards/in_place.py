@@ -26,9 +26,9 @@ from shards.format import (
     check_file_name,
 )
 from shards.geometry import Grid
-from shards.index import Part, table_of
 from shards.legacy import LEGACY_CATEGORIES, Comment, open_legacy
 from shards.legacy_tracks import Chosen, Legacy, choose, tracks_of
+from shards.parts import Part, table_of
 from shards.sink import storage_error
 from shards.writer import finish
 from shards.zip_members import comment

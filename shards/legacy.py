@@ -27,7 +27,8 @@ import numpy as np
 from shards.errors import BadSample, FormatError
 from shards.format import Manifest
 from shards.geometry import GRIDS, Grid
-from shards.index import Index, crc32c
+from shards.index import Index
+from shards.parts import crc32c
 from shards.safe_pickle import array_of, load_plain
 from shards.storage import FolderSink, LocalStorage
 

@@ -9,7 +9,7 @@ from shards import pixels
 from shards.errors import FormatError
 from shards.format import MANIFEST_NAME, Manifest
 from shards.geometry import Grid
-from shards.index import scan
+from shards.parts import scan
 from shards.plan import PLAN_NAME, Plan
 from shards.writer import finish
 

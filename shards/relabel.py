@@ -22,7 +22,7 @@ from shards.atomic import sync_folder
 from shards.classinfo import UNKNOWN
 from shards.errors import FormatError, StorageError
 from shards.format import INDEX_NAME, MANIFEST_NAME, Manifest, Sample, ShardInfo
-from shards.index import Part, scan
+from shards.parts import Part, scan
 from shards.storage import FolderSink, storage_error
 from shards.writer import PARTS_FOLDER, finish, write_samples
 

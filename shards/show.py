@@ -16,7 +16,8 @@ from shards import pixels
 from shards.draw import Tile
 from shards.errors import DataError, FormatError
 from shards.format import Manifest
-from shards.index import Index, crc32c
+from shards.index import Index
+from shards.parts import crc32c
 from shards.raw import find_frames
 from shards.storage import LocalStorage
 

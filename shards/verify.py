@@ -14,7 +14,8 @@ from pathlib import Path
 from shards import pixels
 from shards.errors import FormatError, StorageError
 from shards.format import INDEX_NAME, Manifest, ShardInfo
-from shards.index import Index, counts, crc32c, scan
+from shards.index import Index, counts
+from shards.parts import crc32c, scan
 from shards.storage import LocalStorage
 
 __all__ = ["Damage", "Report", "verify"]

@@ -1,6 +1,6 @@
 """Write shards and finish a data set: the same input gives the same bytes.
 
-A shard is written aside, read back (`shards.index.scan`, the same code that rebuilds an index),
+A shard is written aside, read back (`shards.parts.scan`, the same code that rebuilds an index),
 gets its name, and then a part file that describes it. The index and the manifest are made from the
 parts at the very end, so a place with a manifest is complete.
 """
@@ -20,7 +20,8 @@ import pyarrow as pa
 
 from shards.format import INDEX_NAME, MANIFEST_NAME, Manifest, Sample
 from shards.geometry import Grid
-from shards.index import Part, build, counts, scan
+from shards.index import build, counts
+from shards.parts import Part, scan
 from shards.sink import Sink, sink_of
 
 __all__ = [

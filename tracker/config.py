@@ -38,7 +38,13 @@ LACKS: dict[ModelName, tuple[str, ...]] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CoarseConfig:
-    """Targets of the coarse stage: who is positive, and how many anchors count."""
+    """Targets of the coarse stage: who is positive, and how many anchors count.
+
+    Parameters
+    ----------
+    assign : overlaps that make an anchor positive or negative
+    sample : how many anchors of a sample enter the loss
+    """
 
     assign: AssignConfig = field(default_factory=AssignConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
@@ -46,7 +52,12 @@ class CoarseConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FineConfig:
-    """Targets of the fine stage; all proposals with a label count."""
+    """Targets of the fine stage; all proposals with a label count.
+
+    Parameters
+    ----------
+    assign : overlaps that make a proposal positive or negative
+    """
 
     assign: AssignConfig = field(
         default_factory=lambda: AssignConfig(positive_iou=0.50, negative_iou=0.45, best_iou=0.45)

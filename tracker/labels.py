@@ -35,7 +35,7 @@ LOG_SIZE_LIMIT = math.log(8)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AssignConfig:
-    """Overlaps that make a candidate positive or negative; defaults of the coarse stage.
+    """Overlaps that make a candidate positive or negative; the class's defaults are of the anchors.
 
     Parameters
     ----------

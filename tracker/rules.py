@@ -103,7 +103,13 @@ class ScaleConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrackConfig:
-    """Settings of tracking; a model uses the rule of its kind."""
+    """Settings of tracking; a model uses the rule of its kind.
+
+    Parameters
+    ----------
+    match : rule of SPM and SiamRPN
+    scale : rule of SiamFC
+    """
 
     match: MatchConfig = field(default_factory=MatchConfig)
     scale: ScaleConfig = field(default_factory=ScaleConfig)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from lasot_tree import hashes
 
-from packer import demo
+from packer import demo, demo_scenes
 from packer.datasets import lasot
 from packer.demo import render
 from packer.jobs import PackOptions
@@ -49,7 +49,7 @@ def test_names_are_of_the_train_split_and_unique() -> None:
 @pytest.mark.parametrize("number", range(4))
 def test_boxes_are_the_extents_of_the_pixels_drawn(number: int) -> None:
     """The same scene with a target of one odd colour shows where the target is."""
-    scene = demo.scene(number, 20, 3)
+    scene = demo_scenes.scene(number, 20, 3)
     flat = np.broadcast_to(np.uint8([255, 0, 255]), (256, 256, 3)).copy()
     ghost = scene.target._replace(texture=flat)
     checked = 0
@@ -71,14 +71,14 @@ def test_boxes_are_the_extents_of_the_pixels_drawn(number: int) -> None:
     assert scene.occlusion or checked > 5
 
 
-def replaced(scene: demo.Scene, **changes: object) -> demo.Scene:
-    fields = {name: getattr(scene, name) for name in demo.Scene.__dataclass_fields__}
-    return demo.Scene(**{**fields, **changes})
+def replaced(scene: demo_scenes.Scene, **changes: object) -> demo_scenes.Scene:
+    fields = {name: getattr(scene, name) for name in demo_scenes.Scene.__dataclass_fields__}
+    return demo_scenes.Scene(**{**fields, **changes})
 
 
 def test_flags_tell_what_can_be_seen() -> None:
     for number in range(4):
-        scene = demo.scene(number, 30, 0)
+        scene = demo_scenes.scene(number, 30, 0)
         shots = list(scene.shots())
         occluded = sum(shot.occluded for shot in shots)
         away = sum(shot.out_of_view for shot in shots)
@@ -89,7 +89,7 @@ def test_flags_tell_what_can_be_seen() -> None:
 
 def test_motion_is_smooth() -> None:
     for number in range(4):
-        boxes = np.array([shot.box for shot in demo.scene(number, 60, 0).shots()], float)
+        boxes = np.array([shot.box for shot in demo_scenes.scene(number, 60, 0).shots()], float)
         seen = (boxes[:-1, 2] > 0) & (boxes[1:, 2] > 0)
         step = np.abs(np.diff(boxes[:, :2], axis=0))[seen]
         assert step.max() <= 40
@@ -153,7 +153,7 @@ def test_a_demo_that_was_cut_short_is_replaced(tmp_path: Path) -> None:
 
 
 def test_object_and_distractor_stand_out_from_the_background() -> None:
-    scene = demo.scene(0, 20, 0)
+    scene = demo_scenes.scene(0, 20, 0)
     saturation = [
         cv2.cvtColor(picture, cv2.COLOR_RGB2HSV)[..., 1].mean()
         for picture in (scene.target.texture, scene.background)

@@ -18,7 +18,8 @@ import synthetic
 
 from shards.errors import FormatError, StorageError, VersionError
 from shards.format import Manifest, Sample, shard_name
-from shards.index import Index, build, scan
+from shards.index import Index, build
+from shards.parts import scan
 from shards.rebuild import rebuild
 from shards.writer import finish, load_part, write_shard
 

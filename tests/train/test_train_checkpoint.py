@@ -1,20 +1,17 @@
-import errno
+import functools
 import os
 import pickle
+import tempfile
+from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from train_process import same
 
-from shards.errors import MismatchError
-from tracker.training.checkpoint import (
-    CheckpointError,
-    Checkpoints,
-    Due,
-    FolderLock,
-    read,
-    same_config,
-    write,
-)
+from shards import atomic
+from tracker.training.checkpoint import CheckpointError, Unreadable, check, read, write
 
 
 def state(step: int) -> dict:
@@ -27,7 +24,7 @@ def state(step: int) -> dict:
     }
 
 
-def names(folder):
+def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
@@ -77,18 +74,6 @@ def test_the_bytes_are_on_disk_before_the_name(tmp_path, monkeypatch):
     assert calls == ["fsync", "rename", "fsync"]
 
 
-def test_a_full_disk_is_a_known_error_and_loses_nothing(tmp_path, monkeypatch):
-    write(tmp_path / "a.pth", state(1))
-
-    def full(*args, **kwargs):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(CheckpointError, match="could not be written: No space left on device"):
-        write(tmp_path / "a.pth", state(2))
-    assert read(tmp_path / "a.pth")["meta"]["step"] == 1
-
-
 @pytest.mark.parametrize("damage", ["empty", "short", "flipped", "one bit of a tensor", "text"])
 def test_damage_is_a_known_error(tmp_path, damage):
     path = tmp_path / "a.pth"
@@ -107,6 +92,79 @@ def test_damage_is_a_known_error(tmp_path, damage):
     path.write_bytes(data)
     with pytest.raises(CheckpointError, match=r"a\.pth: damaged, or not a checkpoint"):
         read(path)
+
+
+@functools.cache
+def whole() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        write(Path(folder, "a.pth"), state(1))
+        return Path(folder, "a.pth").read_bytes()
+
+
+@given(part=st.floats(0, 1, exclude_max=True))
+def test_a_file_cut_off_anywhere_is_damaged(part):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "a.pth")
+        path.write_bytes(whole()[: int(len(whole()) * part)])
+        for look in (read, check):
+            with pytest.raises(Unreadable, match=r"a\.pth: damaged, or not a checkpoint"):
+                look(path)
+
+
+@given(at=st.floats(0, 1, exclude_max=True), change=st.integers(1, 255))
+def test_a_byte_changed_anywhere_is_found_or_changes_nothing(at, change):
+    data = bytearray(whole())
+    data[int(len(data) * at)] ^= change
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "a.pth")
+        path.write_bytes(data)
+        try:
+            found = read(path)
+        except CheckpointError:
+            return
+        assert same({**state(1), "format": 1, "ranks": found["ranks"]}, found)
+
+
+def test_what_is_no_file_or_may_not_be_read_is_said(tmp_path):
+    (tmp_path / "folder.pth").mkdir()
+    (tmp_path / "link.pth").symlink_to("gone.pth")
+    for name, problem in {
+        "folder.pth": "not a file",
+        "link.pth": "no such checkpoint: it is a link to gone.pth",
+        "none.pth": "no such checkpoint",
+    }.items():
+        with pytest.raises(Unreadable) as caught:
+            read(tmp_path / name)
+        assert caught.value.problem == f"{tmp_path / name}: {problem}"
+
+
+def test_a_file_without_the_right_to_read_it_is_not_called_damaged():
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        write(folder / "a.pth", state(1))
+        (folder / "a.pth").chmod(0)
+        user = os.geteuid()
+        if user == 0:
+            os.seteuid(65534)  # root may read everything
+        try:
+            with pytest.raises(Unreadable, match=r"a\.pth: cannot be read: Permission denied"):
+                read(folder / "a.pth")
+        finally:
+            os.seteuid(user)
+
+
+def test_folders_that_cannot_be_synced_are_no_error(tmp_path, monkeypatch):
+    fsync = os.fsync
+
+    def refuse_folders(handle):
+        if Path(f"/proc/self/fd/{handle}").readlink().is_dir():
+            raise OSError(22, "Invalid argument")
+        fsync(handle)
+
+    monkeypatch.setattr(atomic.os, "fsync", refuse_folders)
+    write(tmp_path / "a.pth", state(1))
+    assert read(tmp_path / "a.pth")["meta"]["step"] == 1
 
 
 class Trap:
@@ -133,90 +191,3 @@ def test_other_files_are_refused_with_advice(tmp_path):
     torch.save({"format": 99, **state(1)}, tmp_path / "new.pth")
     with pytest.raises(CheckpointError, match="checkpoint format 99, this program reads 1"):
         read(tmp_path / "new.pth")
-
-
-def test_epochs_stay_and_between_them_the_last_few(tmp_path):
-    checkpoints = Checkpoints(tmp_path, keep=2, steps_per_epoch=10)
-    for step in (3, 6, 9, 10, 12, 15, 20, 21):
-        checkpoints.write(state(step), step)
-        assert read(tmp_path / "latest.pth")["meta"]["step"] == step
-    assert names(tmp_path) == [
-        "epoch_1.pth", "epoch_2.pth", "latest.pth", "step_00000015.pth", "step_00000021.pth",
-    ]  # fmt: skip
-    assert [step for step, _ in checkpoints.files()] == [21, 20, 15, 10]
-    assert not (tmp_path / "latest.pth").readlink().is_absolute()
-
-
-def test_the_newest_that_can_be_read_is_chosen(tmp_path):
-    checkpoints = Checkpoints(tmp_path, keep=5, steps_per_epoch=100)
-    assert checkpoints.choose("auto") == (None, [])
-    assert Checkpoints(tmp_path / "none", 1, 1).choose("auto") == (None, [])
-    for step in (1, 2, 3):
-        checkpoints.write(state(step), step)
-    (tmp_path / ".step_00000004.pth.partial").write_bytes(b"half")
-    assert checkpoints.choose("auto") == (tmp_path / "step_00000003.pth", [])
-    (tmp_path / "step_00000003.pth").write_bytes(b"half")
-    path, warnings = checkpoints.choose("auto")
-    assert path == tmp_path / "step_00000002.pth"
-    assert "step_00000003.pth: damaged" in warnings[0]
-    assert "going on from step_00000002.pth" in warnings[0]
-    for step in (1, 2):
-        (tmp_path / f"step_0000000{step}.pth").write_bytes(b"half")
-    with pytest.raises(CheckpointError, match="no checkpoint of"):
-        checkpoints.choose("auto")
-
-
-def test_never_does_not_mix_runs(tmp_path):
-    checkpoints = Checkpoints(tmp_path, keep=5, steps_per_epoch=100)
-    assert checkpoints.choose("never") == (None, [])
-    checkpoints.write(state(7), 7)
-    with pytest.raises(MismatchError, match="holds a run of 7 steps"):
-        checkpoints.choose("never")
-
-
-def test_checkpoints_are_due_by_steps_epochs_and_age():
-    now = [100.0]
-    due = Due(every=4, minutes=2, steps_per_epoch=10, clock=lambda: now[0])
-    assert [step for step in range(1, 22) if due.after(step)] == [4, 8, 10, 12, 16, 20]
-    assert due.wish() == 0
-    now[0] += 120
-    assert due.wish() == Due.WISH
-    due.written()
-    assert due.wish() == 0
-    never = Due(every=0, minutes=0, steps_per_epoch=10, clock=lambda: now[0])
-    now[0] += 1e9
-    assert [step for step in range(1, 22) if never.after(step)] == [10, 20]
-    assert never.wish() == 0
-
-
-def test_a_configuration_may_differ_in_free_keys_only(tmp_path):
-    then = "train: {lr: 0.1, threads: 1, lr_steps: [1, 2]}\ndata: {weights: {a: 1.0}}\n"
-    same_config(tmp_path, then, then.replace("threads: 1", "threads: 2"), ("train.threads",))
-    now = "train: {lr: 0.2, threads: 2, lr_steps: [1]}\ndata: {weights: {b: 1.0}}\n"
-    with pytest.raises(MismatchError) as caught:
-        same_config(tmp_path / "x.pth", then, now, ("train.threads",))
-    assert (
-        "x.pth is of another configuration: train.lr was 0.1, now 0.2; "
-        "train.lr_steps was [1, 2], now [1]; data.weights.a was 1.0, now None; "
-        "data.weights.b was None, now 1.0; give another --out" in str(caught.value)
-    )
-
-
-def test_two_runs_do_not_share_a_folder(tmp_path):
-    with (
-        FolderLock(tmp_path / "run"),
-        pytest.raises(MismatchError, match="another process trains"),
-        FolderLock(tmp_path / "run", wait_s=0.3),
-    ):
-        pass
-    with FolderLock(tmp_path / "run", wait_s=0.3):
-        pass
-
-
-def test_an_older_checkpoint_than_the_folders_newest_is_no_start(tmp_path):
-    checkpoints = Checkpoints(tmp_path, keep=2, steps_per_epoch=100)
-    (tmp_path / "step_00000006.pth").touch()
-    (tmp_path / "step_00000008.pth").touch()
-    with pytest.raises(MismatchError, match="goes on to step 8"):
-        checkpoints.refuse_newer(tmp_path / "step_00000006.pth", 6)
-    checkpoints.refuse_newer(tmp_path / "step_00000008.pth", 8)

@@ -10,7 +10,7 @@ from train_fakes import FakeLoader, use_fakes
 
 import train
 from configs import strict
-from tracker.config import LACKS, ModelConfig
+from tracker.config import ModelConfig
 from tracker.training.checkpoint import read
 from tracker.training.config import TrainConfig
 from tracker.training.meter import TIMES
@@ -81,7 +81,7 @@ def test_a_run_leaves_its_records(start):
     names = {path.name for path in out.iterdir()}
     assert names == {
         ".lock", "config.yaml", "run.json", "metrics.jsonl", "tensorboard", "latest.pth",
-        "epoch_1.pth", "epoch_2.pth", "step_00000010.pth",
+        "epoch_1.pth", "epoch_2.pth", "step_00000010.pth", "best.pth", "best.json",
     }  # fmt: skip
     assert strict.load(train.RunConfig, out / "config.yaml").data.path == "somewhere"
     assert "not on disk: coco" in (out / "config.yaml").read_text()
@@ -340,24 +340,6 @@ def test_siamfc_trains_everything_from_the_start():
     config = strict.load(train.RunConfig, "siamfc_alexnet.yaml")
     assert config.model == ModelConfig(name="siamfc_alexnet")
     assert config.train == TrainConfig(heads_only_epochs=0)
-
-
-@pytest.mark.parametrize("name", strict.shipped())
-def test_a_shipped_configuration_spells_out_the_numbers_of_its_model(name):
-    """Which are those that it has: of training, and of the rule that it is tracked with."""
-    written = strict.flat((ROOT / "configs" / name).read_text())
-    config = strict.load(train.RunConfig, name)
-    whole = strict.flat(strict.dump(config))
-    lacking = LACKS[config.model.name]
-    left = {"model.pretrained", "model.width", "model.seed"}
-    missing = [
-        key
-        for key in whole
-        if key.startswith("model.") and key not in written and key not in left
-        and not any(f"{key}.".startswith(f"model.{one}.") for one in lacking)
-    ]  # fmt: skip
-    assert missing == []
-    assert f"{config.model.name}.yaml" == name
 
 
 def test_a_section_of_another_model_is_a_clear_line(start):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import time
 from pathlib import Path
@@ -20,11 +21,12 @@ from torch import nn
 
 import train
 from loaders.batch import PairBatch
-from shards.errors import DataError
+from shards.errors import DataError, MismatchError
 from shards.rng import uniforms
 from tracker.models import InitReport
 
 SIDE = 8
+FULL_BYTES = 1000  # less than any checkpoint or record has
 
 
 class TinyModel(nn.Module):
@@ -110,10 +112,12 @@ class FakeLoader:
     def state_dict(self) -> dict[str, Any]:
         return {"epoch": self.epoch, "consumed": self.consumed, "data": self.data}
 
-    def load_state_dict(self, state) -> None:
-        if state["data"] != self.data:
-            raise DataError("these are other data")
+    def load_state_dict(self, state, *, allow_data_change=False):
+        changed = () if state["data"] == self.data else ("these are other data",)
+        if changed and not allow_data_change:
+            raise MismatchError(changed[0])
         self.epoch, self.consumed = state["epoch"], state["consumed"]
+        return changed
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -124,6 +128,12 @@ class FakeLoader:
             "storage": "fake",
             "backend": "fake",
         }
+
+
+def limit_files(size: int) -> None:
+    """Let the system refuse to write beyond a size of any file, as a full disk would."""
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
 
 
 def misbehave(rank: int, when: int | str) -> bool:
@@ -147,6 +157,10 @@ def misbehave(rank: int, when: int | str) -> bool:
                 raise ZeroDivisionError("a bug")
             case "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
+            case "full":
+                limit_files(FULL_BYTES)
+            case "space":
+                limit_files(resource.RLIM_INFINITY)
             case _:
                 os.kill(os.getpid(), getattr(signal, kind))
     return False

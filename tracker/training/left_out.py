@@ -78,6 +78,15 @@ class LeftOutSteps:
             if world.first:
                 self._say(f"{text} ({self.count} of {self.budget} that may be)")
 
+    def state_dict(self) -> int:
+        """How many there have been."""
+        return self.count
+
+    def load_state_dict(self, states: Sequence[int], rank: int, size: int) -> None:
+        """Go on from the number that all ranks had."""
+        del rank, size
+        self.count = int(states[0])
+
     def _save(
         self, step: int, batch: Mapping[str, Any], found: Mapping[str, float], rank: int
     ) -> str:

@@ -14,6 +14,8 @@ import click
 from rich.progress import Progress, TextColumn, TimeRemainingColumn
 
 from shards.atomic import replace_text
+from tracker.training.appender import Appender
+from tracker.training.board import Board
 from tracker.training.meter import TIMES
 from tracker.training.step import PHASES
 
@@ -26,6 +28,8 @@ NO_TERMS = ("step", "epoch", "samples", "loss", "grad_norm", "left_out", "lr", *
 class RunLog:
     """Files and terminal of rank 0; to be closed.
 
+    A disk that takes nothing is said on stderr; what it does not take is written later.
+
     Parameters
     ----------
     folder : of the run
@@ -33,13 +37,11 @@ class RunLog:
     """
 
     def __init__(self, folder: Path, start: int, target: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # slow to import, wanted here only
-
         self.target, self._told = target, -math.inf
         path = folder / "metrics.jsonl"
         keep_until(path, start)
-        self._file = path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
+        self._file = Appender(path, _warn)
+        self.board = Board(folder / "tensorboard", start, _warn)
         self._bar: Progress | None = None
         if sys.stdout.isatty():
             self._bar = Progress(TextColumn("{task.description}"), TimeRemainingColumn())
@@ -51,7 +53,7 @@ class RunLog:
         if self._bar:
             self._bar.stop()
         self._file.close()
-        self._board.close()
+        self.board.close()
 
     def advance(self, step: int) -> None:
         """Move the bar."""
@@ -60,11 +62,13 @@ class RunLog:
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Log one window: a line of JSON, scalars, and the progress line."""
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
-        for name, value in record.items():
-            if name not in ("step", "samples") and value is not None:
-                self._board.add_scalar(f"train/{name}", value, record["step"])
+        self._file.append(f"{json.dumps(record)}\n".encode())
+        scalars = {
+            f"train/{name}": value
+            for name, value in record.items()
+            if name not in ("step", "samples") and value is not None
+        }
+        self.board.add_scalars(scalars, record["step"])
         terms = ", ".join(
             f"{n} {_shown(value)}" for n, value in record.items() if n not in NO_TERMS
         )
@@ -85,10 +89,10 @@ def keep_until(path: Path, step: int) -> None:
     """Drop the lines of metrics.jsonl that come after a step, and any that are torn."""
     if not path.is_file():
         return
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    kept = [line for line in lines if _step(line) <= step]
-    if len(kept) < len(lines) or not step:
-        replace_text(path, "".join(f"{line}\n" for line in kept))
+    text = path.read_text(encoding="utf-8", errors="replace")
+    kept = "".join(f"{line}\n" for line in text.splitlines() if _step(line) <= step)
+    if kept != text or not step:
+        replace_text(path, kept)
 
 
 def _step(line: str) -> float:
@@ -100,3 +104,7 @@ def _step(line: str) -> float:
 
 def _shown(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
+
+
+def _warn(text: str) -> None:
+    click.echo(f"Warning: {text}", err=True)

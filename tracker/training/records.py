@@ -64,5 +64,7 @@ def write_records(folder: Path, config: str, record: Mapping[str, Any], start: i
             shutil.copy(path, folder / "run.json.damaged")
     command = shlex.join(sys.orig_argv)
     begins = {"step": start, "command": command, "world_size": record["world_size"]}
+    if change := record.get("data_change"):
+        begins["data_change"] = list(change)
     facts = {"command": command, **record, "starts": [*starts, begins]}
     replace_text(path, json.dumps(facts, indent=1, default=str) + "\n")

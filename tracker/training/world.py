@@ -216,7 +216,7 @@ class Interrupt:
     """SIGTERM and SIGINT as a wish to stop after the step; a context manager."""
 
     def __init__(self) -> None:
-        self.signal = 0
+        self.signal, self.at = 0, 0.0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupt:
@@ -241,9 +241,15 @@ class Interrupt:
         while not self.signal and time.monotonic() < deadline:
             time.sleep(0.05)
 
+    def patience(self, seconds: float) -> Callable[[], bool]:
+        """Question that is answered with yes when a signal came so long before, or longer."""
+        return lambda: self.signal > 0 and time.monotonic() - self.at >= seconds
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         del frame
-        self.signal = self.signal or number
+        if not self.signal:
+            self.at = time.monotonic()
+            self.signal = number
 
 
 def _mean_of_each(size: int, bucket: Any) -> torch.futures.Future[Tensor]:
