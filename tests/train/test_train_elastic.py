@@ -5,7 +5,8 @@ import signal
 from contextlib import suppress
 
 import pytest
-from train_ranks import assert_each_sample_once, errors, free_port, metrics, same, seen
+from train_process import free_port, metrics, same
+from train_ranks import assert_each_sample_once, errors, seen
 
 from tracker.training.checkpoint import read
 
