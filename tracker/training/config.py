@@ -57,7 +57,8 @@ class TrainConfig:
     amp : mixed precision; fp16 (with loss scaling) needs CUDA
     channels_last : memory layout of the network and its pictures
     compile : compile backbone, fusions and heads with torch.compile; the first steps take minutes
-    device : ``cuda`` is the device of the process's local rank; ``auto``: that, or the CPU
+    device : ``cuda`` is the device of the process's local rank among those that
+        ``CUDA_VISIBLE_DEVICES`` leaves; ``auto``: that, or the CPU
     seed : of torch's random numbers; that of the pairs is ``data.seed``
     threads : of torch in one process; 0: the cores of the machine, shared among its processes
     checkpoint_every : steps between checkpoints, beside those at the end of each epoch; 0: none
