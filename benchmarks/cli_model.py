@@ -7,10 +7,22 @@ from pathlib import Path
 import click
 
 from benchmarks import result
-from benchmarks.options import JSON_FILE, command_line, judge, say, show
+from benchmarks.case import Case
+from benchmarks.environment import usable_cores
+from benchmarks.options import (
+    DEFAULT_DERIVED,
+    JSON_FILE,
+    REAL_DATA,
+    command_line,
+    judge,
+    real_or_made,
+    say,
+    show,
+)
 from shards.console import KnownErrors
+from shards.free_memory import available_bytes
 
-__all__ = ["learn", "step"]
+__all__ = ["learn", "step", "train"]
 
 
 def _seeds(_: click.Context, __: click.Parameter, value: str) -> list[int]:
@@ -82,3 +94,88 @@ def step(ctx: click.Context, batch: int, repeats: int, check: bool, json_file: P
         say(f"{json_file}: written")
     if check and any(one["holds"] is False for one in run["cases"]):
         ctx.exit(1)
+
+
+def _widths(_: click.Context, __: click.Parameter, value: str | None) -> list[float]:
+    try:
+        widths = [float(part) for part in (value or "").split(",") if part.strip()]
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r}: give numbers, as in 0.125,0.5,1") from error
+    if len(set(widths)) < len(widths) or not all(0.01 <= width <= 4 for width in widths):
+        raise click.BadParameter(f"{value!r}: give different widths of 0.01 to 4, as in 0.125,1")
+    return widths
+
+
+@click.command(
+    cls=KnownErrors, epilog="Example: python -m benchmarks train --check --json train.json"
+)
+@REAL_DATA
+@click.option(
+    "--widths",
+    metavar="A,B",
+    callback=_widths,
+    help="Of the model, a share of the published channels; settings are measured for the first.  "
+    "[default: 0.125,0.25 on a CPU; 1,0.5,0.125 on a GPU]",
+)
+@click.option("--batch", type=click.IntRange(1), default=16, show_default=True, help="Pairs.")
+@click.option(
+    "--steps", type=click.IntRange(1), help="Of a block.  [default: some seconds of them]"
+)
+@click.option("--repeats", type=click.IntRange(1), default=5, show_default=True)
+@click.option(
+    "--derived",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=DEFAULT_DERIVED,
+    show_default=True,
+    help="Folder of the zips that the published way reads; made once for a data set.",
+)
+@click.option("--check", is_flag=True, help="Exit 1 if a bar is missed.")
+@JSON_FILE
+@click.pass_context
+def train(
+    ctx: click.Context,
+    data_folder: Path | None,
+    widths: list[float],
+    batch: int,
+    steps: int | None,
+    repeats: int,
+    derived: Path,
+    check: bool,
+    json_file: Path | None,
+) -> None:
+    """Measure training with our loader beside ready-made batches and the published way.
+
+    On the GPU if there is one. Where decode can keep up, our loader must reach 0.95 of the steps/s
+    with ready-made batches. Also the settings of the step: fused optimiser, channels-last,
+    torch.compile, bf16.
+    """
+    import torch
+
+    from benchmarks.train import Plan, default_widths, measure_train
+    from benchmarks.train_report import (
+        FEEDS_HEADER,
+        SETTINGS_HEADER,
+        feeds_rows,
+        settings_rows,
+        train_lines,
+    )
+
+    folder, device = real_or_made(data_folder), "cuda" if torch.cuda.is_available() else "cpu"
+    case = Case(
+        data=str(folder),
+        derived=str(derived),
+        pairs=batch,
+        batch_size=batch,
+        threads=usable_cores(),
+    )
+    plan = Plan(
+        case=case,
+        widths=widths or default_widths(device),
+        repeats=repeats,
+        steps=steps,
+        device=device,
+    )
+    run = measure_train(plan, command_line(), available_bytes() // 2, say)
+    show(feeds_rows(run), FEEDS_HEADER, [])
+    show(settings_rows(run), SETTINGS_HEADER, [])
+    judge(ctx, run, train_lines(run), check, json_file)
