@@ -7,7 +7,18 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
-__all__ = ["EvaluateConfig", "TrainConfig"]
+__all__ = ["FREE_KEYS", "EvaluateConfig", "TrainConfig", "free_keys"]
+
+# Keys of a run's configuration that do not change what is computed, but for rounding: a run goes on
+# in the same folder with other values.
+FREE_KEYS = (
+    "data.channels_last", "data.datasets", "data.max_bad_fraction", "data.path", "data.prefetch",
+    "data.remote", "data.require_all", "data.storage", "data.threads", "data.timeout_s",
+    "model.pretrained", "model.track", "train.channels_last", "train.checkpoint_every",
+    "train.checkpoint_minutes", "train.compile", "train.device", "train.epochs", "train.evaluate",
+    "train.keep", "train.keep_epochs", "train.log_every", "train.max_bad_steps",
+    "train.pictures_every", "train.threads",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,3 +119,10 @@ class TrainConfig:
             )
         if list(self.lr_steps) != sorted(set(self.lr_steps)):
             raise ValueError(f"lr_steps must grow, got {list(self.lr_steps)}")
+
+
+def free_keys(config: TrainConfig) -> tuple[str, ...]:
+    """Keys that may be others when a run goes on; a cosine's every rate depends on the epochs."""
+    if config.lr_schedule == "cosine":
+        return tuple(key for key in FREE_KEYS if key != "train.epochs")
+    return FREE_KEYS

@@ -19,9 +19,10 @@ from typing import Any
 import torch
 
 from shards.atomic import replace_text
+from tracker.training.config import TrainConfig
 from tracker.training.world import World
 
-__all__ = ["commit", "environment", "variables", "write_records"]
+__all__ = ["commit", "environment", "header", "variables", "write_records"]
 
 PACKAGES = (
     "siamstream", "torch", "torchvision", "numpy", "nvidia-dali-cuda120", "nvidia-nvimgcodec-cu12",
@@ -147,6 +148,28 @@ def _first_line(path: Path) -> str | None:
         return path.read_text(encoding="utf-8").partition("\n")[0]
     except OSError:
         return None
+
+
+def header(model: str, config: TrainConfig, record: Mapping[str, Any]) -> list[str]:
+    """Lines that a run begins with: its data, first weights and devices, and their warnings.
+
+    Parameters
+    ----------
+    model : its name
+    config : of the run
+    record : as of `write_records`
+    """
+    data, init = record["data"], record["init"]
+    shares = ", ".join(f"{name} {one['weight']:.3g}" for name, one in data["datasets"].items())
+    places = f"storage {data['storage']}, backend {data['backend']}, grid {data['grid']}"
+    return [
+        f"data     {shares}; {places}",
+        f"model    {model}; first weights: {init['source']}",
+        f"devices  {record['world_size']} x {record['device']}, batch {config.batch_size}, "
+        f"precision {config.amp}, torch threads {record['torch_threads']}",
+        *(f"Warning: {text}" for text in data["warnings"]),
+        *([f"Warning: {init['warning']}"] if init["warning"] else []),
+    ]
 
 
 def write_records(folder: Path, config: str, record: Mapping[str, Any], start: int) -> list[str]:
