@@ -15,6 +15,7 @@ FEEDS_HEADER = (
     "backward", "optimiser", "rest", "waiting", "CPU ms a pair",
 )  # fmt: skip
 SETTINGS_HEADER = ("width", "setting", "x steps/s", "quartiles", "first step s")
+QUIET_CORES = 0.3  # busy with other programs; above, ratios are mostly noise
 NAMES = {"ready": "ready-made batches: the limit", "loader": "our loader"}
 
 
@@ -30,15 +31,20 @@ def feeds_rows(run: Mapping[str, Any]) -> list[tuple[str, ...]]:
                 (
                     f"{one['width']:g}",
                     NAMES.get(name, name),
-                    f"{figures['steps_per_s']:.3g}",
-                    f"{figures['pairs_per_s']:,.3g}",
+                    _number(figures["steps_per_s"]),
+                    _number(figures["pairs_per_s"]),
                     "1" if share is None else _share(share["summary"]),
-                    *(f"{max(figures[key], 0):,.3g}" for key in phases),
+                    *(_number(max(figures[key], 0)) for key in phases),
                     f"{figures['wait_share']:.1%}",
-                    f"{figures['cpu_ms_per_pair']:.3g}",
+                    _number(figures["cpu_ms_per_pair"]),
                 )
             )
     return rows
+
+
+def _number(value: float) -> str:
+    """Three digits."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _share(summary: Mapping[str, float]) -> str:
@@ -77,7 +83,8 @@ def train_lines(run: Mapping[str, Any]) -> list[str]:
         f"{run['threads']} threads of torch and of the loader, or "
         f"as many workers; {sets_text(run['data']['datasets'])}; medians of {run['repeats']} "
         "repeats, ratios within a repeat, their quartiles in brackets.",
-        "`rest` is what is in no phase: pixels to floats, reading metrics.",
+        "`rest` is what is in no phase: pixels to floats, reading metrics. CPU time includes that "
+        "of threads that wait for each other.",
         f"The loader alone gives {alone['pairs_per_s']:,.0f} pairs/s at "
         f"{alone['cpu_ms_per_pair']:.2f} CPU ms a pair; decode can keep up where that is at least "
         f"{run['keeps_up']:g} times the limit's pairs/s.",
@@ -94,5 +101,8 @@ def train_lines(run: Mapping[str, Any]) -> list[str]:
         for setting in one["settings"]
         if "absent" in setting
     ]
-    lines.append(f"Other programs kept {median(everything):.1f} cores busy meanwhile.")
+    busy = median(everything)
+    lines.append(f"Other programs kept {busy:.1f} cores busy meanwhile.")
+    if busy > QUIET_CORES:
+        lines.append("That is too busy a machine for such figures: make them again on a quiet one.")
     return lines

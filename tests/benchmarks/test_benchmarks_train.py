@@ -294,6 +294,17 @@ def test_a_missed_bar_is_exit_1_under_check(
     assert CliRunner().invoke(main, [*words, "--check"]).exit_code == 1
 
 
+@pytest.mark.parametrize(("busy", "warned"), [(0.1, False), (0.5, True)])
+def test_figures_of_a_busy_machine_say_so(case: Case, busy: float, warned: bool) -> None:
+    run, _ = _fakes(case, SPEEDS)
+    for feed in run["widths"][0]["feeds"].values():
+        for block in feed["repeats"]:
+            block["others_cores_busy"] = busy
+    told = train_lines(run)
+    assert f"Other programs kept {busy} cores busy meanwhile." in told
+    assert ("again on a quiet one" in told[-1]) is warned
+
+
 @pytest.mark.parametrize("widths", ["a", "0", "1,1", "5"])
 def test_widths_that_are_none_are_a_usage_error(widths: str) -> None:
     assert CliRunner().invoke(main, ["train", "--widths", widths]).exit_code == 2
