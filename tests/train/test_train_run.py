@@ -3,6 +3,7 @@ import re
 import shutil
 from pathlib import Path
 
+import evaluation_trees as trees
 import pytest
 import torch
 from click.testing import CliRunner
@@ -296,7 +297,9 @@ def test_a_stop_within_an_epoch_changes_nothing_in_what_is_best(start):
 
 
 def test_where_an_evaluation_judges_the_loss_does_not(start):
-    start("--steps", 5, "--set", "train.evaluate.every=1")
+    trees.otb(Path("otb"), "Boy", 3)
+    evaluate = "train.evaluate={every: 99, root: otb, split: all}"  # none is due in these steps
+    start("--steps", 5, "--set", evaluate)
     assert not Path("runs/tiny/best.json").exists()
 
 
