@@ -7,6 +7,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from train_process import same
 
 import train
 from shards.draw import OTHER_RGB, TARGET_RGB
@@ -268,14 +269,6 @@ def test_training_with_pictures_is_the_same_to_the_bit(packed, tmp_path, monkeyp
     assert picture.shape[1] == 4 * (255 + 4) + 4
     assert colour(picture, FOUND_RGB)
     assert shown(tmp_path / "with/tensorboard") == {"pairs": [2]}
-
-
-def same(a, b):
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(same, a, b))
-    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
 
 
 def shown(folder):

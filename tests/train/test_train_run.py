@@ -8,6 +8,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from train_fakes import FakeLoader, use_fakes
+from train_process import metrics, same
 
 import train
 from configs import strict
@@ -53,20 +54,6 @@ def start(tmp_path, monkeypatch):
         return result
 
     return start
-
-
-def metrics(out, *, times=False):
-    lines = [json.loads(line) for line in (Path(out) / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if times or k not in TIMES} for line in lines]
-
-
-def same(a, b):
-    """Whether two checkpoints' values are equal, tensors bit for bit."""
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(same, a, b))
-    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
 
 
 def test_a_run_leaves_its_records(start):
