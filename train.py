@@ -28,32 +28,23 @@ from tracker import weights
 from tracker.anchors import SEARCH_PX
 from tracker.compiled import compile_model
 from tracker.models import InitReport, ModelConfig, TrackerModel, build, initialise
-from tracker.training.config import TrainConfig
+from tracker.training.config import TrainConfig, free_keys
 from tracker.training.due import Due
 from tracker.training.flags import config_flags, print_config
 from tracker.training.left_out import LeftOutSteps
 from tracker.training.lock import FolderLock
 from tracker.training.log import RunLog
 from tracker.training.meter import LAG, Meter
-from tracker.training.records import environment, write_records
+from tracker.training.profile import profile_option
+from tracker.training.records import environment, header, write_records
 from tracker.training.resume import RandomState, Start, State, find_start, made_with
 from tracker.training.run_folder import Checkpoints
 from tracker.training.saver import Saver
 from tracker.training.step import Stepper
+from tracker.training.watch import Watch, check
 from tracker.training.world import Interrupt, World
 
-# Keys that do not change what is computed: another value goes on in the same folder.
-FREE_KEYS = (
-    "data.datasets", "data.max_bad_fraction", "data.path", "data.prefetch", "data.remote",
-    "data.require_all", "data.storage", "data.threads", "data.timeout_s", "model.pretrained",
-    "model.track", "train.checkpoint_every", "train.checkpoint_minutes", "train.epochs",
-    "train.channels_last", "train.compile", "train.device", "train.evaluate", "train.keep",
-    "train.keep_epochs", "train.log_every", "train.max_bad_steps", "train.pictures_every",
-    "train.threads",
-)  # fmt: skip
-PATIENCE_S = (
-    10.0  # for data, once a signal has come, where the other ranks cannot be stopped before
-)
+PATIENCE_S = 10.0  # for data, once a signal has come, where other ranks cannot be stopped before
 STREAM_TORCH = 100  # of shards.rng: seeds of torch's generators, one row a rank
 
 
@@ -91,6 +82,7 @@ class Options(NamedTuple):
     resume: str = "auto"
     print_config: bool = False
     allow_data_change: bool = False
+    profile: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,7 +94,6 @@ class Run:
     world: World
     loader: PairLoader
     model: TrackerModel
-    report: InitReport
     stepper: Stepper
     meter: Meter
     left_out: LeftOutSteps
@@ -110,6 +101,7 @@ class Run:
     checkpoints: Checkpoints
     found: Start | None
     data_change: tuple[str, ...]
+    watch: Watch
     start: int
     target: int
 
@@ -147,6 +139,7 @@ class Run:
     "--allow-data-change", is_flag=True,
     help="Go on at the same position of the epoch although the packed data are others.",
 )  # fmt: skip
+@profile_option
 def main(**options: Any) -> None:
     """Train a tracker on packed pairs, on one process or under torchrun."""
     with World() as world:
@@ -164,17 +157,23 @@ def run(options: Options, world: World) -> int:
     config = resolved.config
     out = options.out or Path("runs") / Path(options.config).stem
     world.use_device(config.train.device)
+    world.agree(lambda: check(config.train.evaluate))
     prepare_torch(config.train, world)
     with open_loader(config, world, command) as loader, FolderLock(out, world.first):
         settings, per_epoch, text = config.train, loader.steps_per_epoch, strict.dump(config)
         checkpoints = Checkpoints(out, settings.keep, per_epoch, settings.keep_epochs)
-        found = find_start(options.resume, checkpoints, text, FREE_KEYS, world, warn)
+        found = find_start(options.resume, checkpoints, text, free_keys(settings), world, warn)
         start, whole = found.step if found else 0, settings.epochs * per_epoch
         target = min(options.steps or whole, whole)
+        watch = Watch(
+            out, settings, world, steps_per_epoch=per_epoch, start=start, target=target,
+            checkpoints=checkpoints, profile=options.profile or 0,
+        )  # fmt: skip
         if start >= target:
             if world.first:
                 click.echo(f"{out}: finished, {start:,} steps are done and {target:,} asked for.")
-            return 0
+            stopped = watch.make_up(start)
+            return 128 + stopped if stopped else 0
         model, report = open_model(config, found, world)
         lag = LAG if world.device.type == "cuda" else 0
         stepper = Stepper(world.share(model), settings, world.device, per_epoch)
@@ -189,10 +188,10 @@ def run(options: Options, world: World) -> int:
         changed = state.restore(found, options.allow_data_change, warn) if found else ()
         return train(
             Run(
-                config=config, out=out, world=world, loader=loader, model=model, report=report,
+                config=config, out=out, world=world, loader=loader, model=model,
                 stepper=stepper, meter=meter, left_out=left_out, state=state,
-                checkpoints=checkpoints, found=found, data_change=changed, start=start,
-                target=target,
+                checkpoints=checkpoints, found=found, data_change=changed, watch=watch,
+                start=start, target=target,
             )
         )  # fmt: skip
 
@@ -247,8 +246,9 @@ def train(run: Run) -> int:
     """Go on to the target or until a signal; returns the exit code."""
     log = open_log(run) if run.world.first else None
     try:
-        with Interrupt() as interrupt:
+        with Interrupt() as interrupt, run.watch:
             done, stopped = loop(run, log, interrupt)
+            stopped = stopped or run.watch.finish(interrupt)
             if stopped:
                 interrupt.linger()
     finally:
@@ -283,7 +283,8 @@ def loop(run: Run, log: RunLog | None, interrupt: Interrupt) -> tuple[int, int]:
             stopped, wish = interrupt.signal, 0
         else:
             run.left_out.keep(step, tensors_of(batch))
-            report = run.stepper(inputs_of(batch), step, batch.epoch)
+            inputs = inputs_of(batch)
+            report = run.stepper(inputs, step, batch.epoch)
             meter.add(report, step, batch.epoch, batch.stats["wait_s"])
             done, wish = step + 1, vote()
             stopped = wish if wish > Due.WISH else 0
@@ -298,6 +299,8 @@ def loop(run: Run, log: RunLog | None, interrupt: Interrupt) -> tuple[int, int]:
                 log.write(window.record(settings, per_epoch))
             log.advance(done)
         saved = saves and saver.save(done, last=last)
+        if done > step:
+            run.watch.step(done, run.model, inputs, log.board if log else None, saved=saved)
         if saved and done % per_epoch == 0 and not settings.evaluate.every:
             saver.judge(done, meter.epoch_loss(world), "training loss")
     return done, stopped
@@ -322,24 +325,18 @@ def warn(text: str) -> None:
 
 def open_log(run: Run) -> RunLog:
     """Make the run's folder with its records, and print the header."""
-    out, world, train = run.out, run.world, run.config.train
-    data, facts = run.loader.describe(), environment(world)
-    record = {"init": asdict(run.report), "data": data, "data_change": run.data_change, **facts}
-    write_records(out, strict.dump(run.config), record, run.start)
-    shares = ", ".join(f"{name} {one['weight']:.3g}" for name, one in data["datasets"].items())
+    record = {"init": run.state.facts["init"], "data": run.loader.describe()}
+    record |= {"data_change": run.data_change, **environment(run.world)}
+    changes = write_records(run.out, run.state.facts["config"], record, run.start)
     since = f"going on after step {run.start:,}" if run.start else "from the start"
-    for line in (
-        f"run      {out}, {since}, to step {run.target:,}; {run.loader.steps_per_epoch:,} an epoch",
-        f"data     {shares}; storage {data['storage']}, backend {data['backend']}, "
-        f"grid {data['grid']}",
-        f"model    {run.config.model.name}; first weights: {run.report.source}",
-        f"devices  {world.size} x {facts['device']}, batch {train.batch_size}, precision "
-        f"{train.amp}, torch threads {facts['torch_threads']}",
-        *(f"Warning: {text}" for text in data["warnings"]),
-        *([f"Warning: {run.report.warning}"] if run.report.warning else []),
-    ):
-        click.echo(line)
-    return RunLog(out, run.start, run.target)
+    steps = f"to step {run.target:,}; {run.loader.steps_per_epoch:,} an epoch"
+    lines = header(run.config.model.name, run.config.train, record)
+    click.echo(
+        "\n".join(
+            [f"run      {run.out}, {since}, {steps}", *lines, *map("Warning: {}".format, changes)]
+        )
+    )
+    return RunLog(run.out, run.start, run.target)
 
 
 if __name__ == "__main__":

@@ -210,10 +210,11 @@ def train(data: Path, out: Path, schedule: Schedule, seed: int) -> Path:
 
 def checkpoints(run: Path, schedule: Schedule) -> Iterator[tuple[int, SPM]]:
     """Models of a run by number of steps, the first, random weights included."""
-    last = open_model(run / f"epoch_{schedule.epochs}.pth")
-    yield 0, build(last.config).eval()
     for epoch in range(1, schedule.epochs + 1):
-        yield epoch * schedule.steps, open_model(run / f"epoch_{epoch}.pth").model
+        found = open_model(run / f"epoch_{epoch}.pth")
+        if epoch == 1:
+            yield 0, build(found.config).eval()
+        yield epoch * schedule.steps, found.model
 
 
 class Pairs(NamedTuple):
@@ -239,8 +240,8 @@ def measure_seed(material: Material, out: Path, seed: int, batches: Pairs) -> di
             }
         )
     single_run = train(material.single_pairs, out / f"single-{seed}", SINGLE, seed)
-    _, model = list(checkpoints(single_run, SINGLE))[-1]
-    single = follow_all(model, [material.single])
+    last = open_model(single_run / f"epoch_{SINGLE.epochs}.pth")
+    single = follow_all(last.model, [material.single])
     return {"seed": seed, "curve": curve, "single_ao": single[material.single.name]}
 
 

@@ -21,6 +21,13 @@ from benchmarks.pack import PACK_HEADER, pack_rows, profile_rows
 from benchmarks.remote import remote_lines
 from benchmarks.sequential import SEQUENTIAL_HEADER, sequential_lines, sequential_rows
 from benchmarks.step import STEP_HEADER, step_lines, step_rows
+from benchmarks.train_report import (
+    FEEDS_HEADER,
+    SETTINGS_HEADER,
+    feeds_rows,
+    settings_rows,
+    train_lines,
+)
 from shards.errors import FormatError
 from shards.storage import FolderSink
 
@@ -75,6 +82,19 @@ def step_section(run: Mapping[str, Any]) -> str:
     """Table of the training step beside the loop over samples."""
     lines = " ".join(step_lines(run))
     return "\n\n".join([table.markdown(step_rows(run), STEP_HEADER), lines, _made(run)])
+
+
+def train_section(run: Mapping[str, Any]) -> str:
+    """Tables of training by feed and of its settings, and the promises."""
+    return "\n\n".join(
+        [
+            table.markdown(feeds_rows(run), FEEDS_HEADER),
+            table.markdown(claim_rows(run), CLAIMS_HEADER),
+            table.markdown(settings_rows(run), SETTINGS_HEADER),
+            " ".join(train_lines(run)),
+            _made(run),
+        ]
+    )
 
 
 def learn_section(run: Mapping[str, Any]) -> str:
@@ -154,6 +174,13 @@ SECTIONS = (
         kind="learn",
         render=learn_section,
         document="docs/TRACKER.md",
+    ),
+    Section(
+        name="train",
+        file="train-cpu.json",
+        kind="train",
+        render=train_section,
+        document="docs/TRAINING.md",
     ),
     Section(name="limits", file="limits-cpu.json", kind="limits", render=limits_section),
     Section(name="pack", file="pack-cpu.json", kind="pack", render=pack_section),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -201,6 +202,7 @@ class Chosen(Generic[Set]):
                     "folder": one.place,
                     "weight": one.weight,
                     "index_sha256": one.manifest.index["sha256"],
+                    "manifest_sha256": hashlib.sha256(one.manifest.to_json()).hexdigest(),
                     **one.manifest.counts,
                 }
                 for one in self.sets

@@ -207,4 +207,4 @@ class DataSet(Protocol):
 def named(items: Items[Any], shown: int = 3) -> str:
     """First few of a list for a message, and how many more there are."""
     text = ", ".join(str(item) for item in items[:shown])
-    return text + (f" and {len(items) - shown} more" if len(items) > shown else "")
+    return text + (f" and {len(items) - shown:,} more" if len(items) > shown else "")

@@ -14,7 +14,7 @@ from shards.geometry import Float
 from shards.pixels import Picture
 from shards.sink import storage_error
 
-__all__ = ["Tile", "save", "sheet", "write_picture"]
+__all__ = ["OTHER_RGB", "TARGET_RGB", "Tile", "save", "sheet", "write_picture"]
 
 TARGET_RGB, OTHER_RGB = (80, 255, 80), (255, 190, 60)
 _TEXT_PX, _GAP_PX, _PAPER_RGB = 12, 4, (24, 24, 24)
@@ -30,12 +30,16 @@ class Tile:
     boxes : (K, 4) xyxy, pixels of the picture
     text : lines below the picture
     targets : the first so many boxes are targets, drawn in green
+    line_px : width of their lines, which lie inside
+    colors : RGB of each box, in place of what `targets` says; the first box is drawn above the rest
     """
 
     picture: Picture
     boxes: Float
     text: str
     targets: int = 1
+    line_px: int = 1
+    colors: tuple[tuple[int, int, int], ...] | None = None
 
 
 def _draw(tile: Tile) -> Image.Image:
@@ -46,7 +50,9 @@ def _draw(tile: Tile) -> Image.Image:
         x0, y0 = (int(v) for v in np.rint(box[:2]))
         x1, y1 = (int(v) - 1 for v in np.rint(box[2:]))
         color = TARGET_RGB if number < tile.targets else OTHER_RGB
-        pen.rectangle((x0, y0, max(x0, x1), max(y0, y1)), outline=color)
+        if tile.colors is not None:
+            color = tile.colors[number]
+        pen.rectangle((x0, y0, max(x0, x1), max(y0, y1)), outline=color, width=tile.line_px)
     return image
 
 

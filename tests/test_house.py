@@ -11,6 +11,8 @@ from pathlib import Path
 import click
 import pytest
 
+from shards.console import KnownErrors
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 PACKAGES = ("packer", "shards", "loaders", "tracker", "benchmarks")
@@ -33,6 +35,7 @@ def test_every_command_has_help_an_example_and_a_line_in_the_readme(
     whole = f"{command.help}\n{command.epilog or ''}"
     assert f"python -m {package} {name}" in whole
     assert f"python -m {package} {name}" in README
+    assert isinstance(command, KnownErrors)  # prints them in one line
 
 
 def test_nothing_imports_the_training_script() -> None:

@@ -14,6 +14,7 @@ from shards.errors import ConfigError
 from tracker.options import CHECKPOINT, CONVENTION, DATASET, DEVICE, JSON, ROOT, SET, WORKERS
 
 if TYPE_CHECKING:
+    from tracker.entrants import Opened
     from tracker.scores import Evaluation
     from tracker.sequences import Convention, Dataset, Sequences
 
@@ -74,7 +75,7 @@ def eval_command(
         sequences, out, name=name or entrants.default_name(checkpoint), make=made.make,
         made_by=made.made_by, convention=rule, workers=workers or made.workers,
     )  # fmt: skip
-    report = _write_report(evaluation, sequences, out, made.made_by)
+    report = _write_report(evaluation, sequences, out, made)
     if as_json:
         places = {
             "out": str(out),
@@ -95,17 +96,25 @@ def eval_command(
 
 
 def _write_report(
-    evaluation: Evaluation, sequences: Sequences, out: Path, made_by: dict[str, str]
+    evaluation: Evaluation, sequences: Sequences, out: Path, made: Opened
 ) -> Path | None:
     """Write the page of an evaluation; None where no ground truth is public."""
     from tracker import evaluate
+    from tracker.config import LACKS
     from tracker.report import write_report
 
     if not evaluation.trackers:
         return None
     boxes = evaluate.boxes_of(sequences, out, evaluation.trackers[0].tracker)
     folder = evaluate.report_folder(out, sequences.dataset, sequences.split)
-    return write_report(evaluation, folder, sequences.sequences, boxes, about=made_by)
+    config = made.config
+    settings = {
+        key: value
+        for key, value in made.made_by.items()
+        if not any(f"{key}.".startswith(f"{lack}.") for lack in LACKS[config.name])
+    }
+    about = {"model": config.name, "grid": config.grid} | settings
+    return write_report(evaluation, folder, sequences.sequences, boxes, about=about)
 
 
 def _values(ctx: click.Context, parameter: click.Parameter, text: str | None) -> object:
@@ -167,7 +176,7 @@ def sweep_command(
       python -m tracker sweep --checkpoint spm_alexnet.safetensors --dataset got10k --split val \
           --root data/raw/got10k --out sweeps/spm --window .2,.3,.4 --nms .5,.6
     """
-    from tracker import entrants, grid, sweep, sweep_text
+    from tracker import entrants, evaluate, grid, sweep, sweep_text
     from tracker.config import LACKS
     from tracker.metrics import DEFAULT_CONVENTION
     from tracker.sequences import read_sequences
@@ -198,4 +207,7 @@ def sweep_command(
         click.echo(line)
     for note in found.notes:
         click.echo(f"Note: {note}")
+    folder = evaluate.report_folder(out, sequences.dataset, sequences.split)
+    written = [folder / name for name in (sweep.SUMMARY, sweep.MAP) if (folder / name).is_file()]
+    click.echo(f"Written: {', '.join(map(str, written))}")
     click.echo(f"The best: {sweep_text.best_options(found)}")

@@ -221,7 +221,7 @@ def _worst(one: Shown) -> dict[str, Any]:
         "frames": frames,
         "plot": _data("image/png", one.plot),
         "plot_text": f"Overlap in each of the {frames} frames of {one.score.name}: mean "
-        f"{_share(one.score.score.ao)}, {where}, absent in {absent} frames",
+        f"{_share(one.score.score.ao)}, {where}" + f", absent in {absent} frames" * bool(absent),
         "shots": [
             {
                 "source": _data("image/jpeg", shot.jpeg),

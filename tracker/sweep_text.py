@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 from tracker.grid import Axis, Figure, Ranked
@@ -135,7 +136,7 @@ def facts(found: Sweep) -> dict[str, Any]:
 def table(found: Sweep) -> Table:
     """Table for a terminal: settings, the best first, and the floor."""
     title = f"{found.dataset} {found.split}, rules of {found.convention}"
-    made = Table(title=title)
+    made = Table(title=title, box=box.SIMPLE_HEAD)
     for position, axis in enumerate(found.axes):
         made.add_column(axis.name, min_width=0 if position else len(KEEP_FIRST_BOX))
     label = LABELS[found.figure]

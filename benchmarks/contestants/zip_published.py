@@ -118,15 +118,19 @@ def start_worker(worker: int) -> None:
     dataset.seed_worker(worker)
 
 
-def batches(case: Case) -> Iterator[Served]:
-    """Float32 batches of torch's DataLoader."""
-    loader: DataLoader[Any] = DataLoader(
+def data_loader(case: Case) -> DataLoader[Any]:
+    """Torch's DataLoader over the plan's pairs; its workers start when it is iterated over."""
+    return DataLoader(
         PublishedPairs(case),
         batch_size=case.batch_size,
         num_workers=case.threads,
         worker_init_fn=start_worker,
         multiprocessing_context="fork",  # the published default: workers share the zip's pages
     )
-    for sample, template, search, *_ in loader:
+
+
+def batches(case: Case) -> Iterator[Served]:
+    """Float32 batches of torch's DataLoader."""
+    for sample, template, search, *_ in data_loader(case):
         assert isinstance(sample, torch.Tensor)
         yield Served(sample.tolist(), template, search)

@@ -9,7 +9,7 @@ import pytest
 import synthetic
 from click.testing import CliRunner
 
-from benchmarks import cli, memory, remote, report
+from benchmarks import memory, options, remote, report
 from benchmarks.cli import main
 from benchmarks.remote import RemoteCase, measure_remote, remote_data, remote_lines
 from shards.errors import DataError
@@ -73,10 +73,10 @@ def test_falling_back_to_synthetic_pictures_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("SIAMSTREAM_TEST_DATA", raising=False)
-    monkeypatch.setattr(cli, "_make_data", lambda *_: None)
-    assert cli._real_or_made(None) == cli.DEFAULT_DATA
+    monkeypatch.setattr(options, "make_data", lambda *_: None)
+    assert options.real_or_made(None) == options.DEFAULT_DATA
     told = capsys.readouterr().err
     assert "synthetic pictures, for $SIAMSTREAM_TEST_DATA is not set" in told
     assert "--data" in told
-    assert cli._real_or_made(tmp_path) == tmp_path
+    assert options.real_or_made(tmp_path) == tmp_path
     assert capsys.readouterr().err == ""

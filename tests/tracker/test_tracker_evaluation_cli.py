@@ -180,6 +180,7 @@ def test_sweep_prints_a_table_and_warns_of_test_sets(
     assert done.stderr.startswith("Warning: otb all IS A TEST SET")
     for part in ("AUC", "penalty", KEEP_FIRST_BOX, "The best: --set track.scale.penalty="):
         assert part in done.stdout
+    assert f"Written: {tmp_path}/out/reports/otb-all/sweep.json\n" in done.stdout
 
 
 def test_what_is_asked_of_sweep_wrongly_is_a_usage_error(

@@ -273,6 +273,7 @@ def test_a_loss_is_shown_where_it_begins(tmp_path: Path) -> None:
     read = Page(out.read_text("utf-8"))
     auc = found.trackers[0].total.auc
     assert f"jump: AUC {auc:.3f}, lost at frame 13 of 40" in read.texts
+    assert read.all("img")[-1]["alt"].endswith(", lost at frame 13")
     captions = [text for text in read.texts if text.startswith("frame ")]
     assert [text.split(",")[0] for text in captions] == [f"frame {n}" for n in range(11, 17)]
     assert captions[1] == "frame 12, overlap 1.00"
@@ -371,6 +372,7 @@ def test_the_command_writes_the_report_of_each_split(tmp_path: Path) -> None:
         "tiny", f"{KEEP_FIRST_BOX} (the floor)",
     ]  # fmt: skip
     assert read.tables["overall"][1][1] == f"{found['trackers'][0]['total']['auc']:.3f}"
-    assert "track.match.window" in read.texts
+    assert {"spm_alexnet", "edge", "track.match.window"} <= set(read.texts)
+    assert not any(text.startswith("track.scale") for text in read.texts)  # SPM has none
     stored = json.loads((report.parent / "evaluation.json").read_text())
     assert stored["trackers"] == found["trackers"]

@@ -1,31 +1,22 @@
 """`import train` must find the program, not this folder of its tests; runs of several processes."""
 
 import functools
-import multiprocessing
 import sys
-from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-
-
-@pytest.fixture(scope="session")
-def _server():
-    """Start the server that forks the ranks; it has to find the modules that it imports first."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["train_ranks", "torch.utils.tensorboard"])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent))
-        forkserver.ensure_running()
+sys.path.append(str(Path(__file__).parents[1] / "tracker"))  # small data sets to evaluate on
 
 
 @pytest.fixture
-def launch(_server, tmp_path):
+def launch(tmp_path):
     """Start a run's ranks as forked processes: ``launch(out, *arguments, ranks=2, ...)``."""
+    from train_process import start_server
     from train_ranks import CONFIG, Ranks
 
+    start_server()
     (tmp_path / "tiny.yaml").write_text(CONFIG)
     return functools.partial(Ranks, tmp_path)
 

@@ -5,7 +5,8 @@ import signal
 from contextlib import suppress
 
 import pytest
-from train_ranks import assert_each_sample_once, errors, free_port, metrics, same, seen
+from train_process import free_port, metrics, same
+from train_ranks import assert_each_sample_once, errors, seen
 
 from tracker.training.checkpoint import read
 
@@ -41,6 +42,7 @@ def test_other_numbers_of_ranks_go_on_with_the_samples_not_yet_seen(launch, tmp_
     assert [line["step"] for line in metrics(tmp_path / "run")] == list(range(1, 13))
 
 
+@pytest.mark.timeout(900)
 def test_machines_join_and_are_lost(torchrun, launch, tmp_path):
     """Two machines' parts of one run: 2 ranks, 3 when another joins, 2 when it is lost."""
     (tmp_path / "log").mkdir()

@@ -3,6 +3,8 @@
 import errno
 import fcntl
 import os
+import socket
+import threading
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from train_process import same
 import train
 from loaders.config import PairConfig
 from shards.errors import MismatchError
-from tracker.training import checkpoint
+from tracker.training import checkpoint, lock
 from tracker.training.checkpoint import CheckpointError, read, write
 from tracker.training.config import TrainConfig
 from tracker.training.due import RETRY_S, Due
@@ -57,12 +59,32 @@ def test_a_configuration_may_differ_in_free_keys_only(tmp_path):
 def test_two_runs_do_not_share_a_folder(tmp_path):
     with (
         FolderLock(tmp_path / "run"),
-        pytest.raises(MismatchError, match="another process trains"),
+        pytest.raises(MismatchError, match=f"process {os.getpid()} of .* trains in this folder"),
         FolderLock(tmp_path / "run", wait_s=0.3),
     ):
         pass
     with FolderLock(tmp_path / "run", wait_s=0.3):
         pass
+
+
+def test_a_folder_of_another_machine_is_waited_for_longer(tmp_path, monkeypatch, capsys):
+    """A file server gives back the lock of a machine that is lost only after a while."""
+    monkeypatch.setattr(lock, "LOST_MACHINE_S", 30.0)
+    with FolderLock(tmp_path) as other:
+        monkeypatch.setattr(socket, "gethostname", lambda: "elsewhere")
+        threading.Timer(1.0, other.__exit__).start()
+        with FolderLock(tmp_path, wait_s=0.2):
+            told = capsys.readouterr().err
+        assert f"process {os.getpid()} of" in told
+        assert "waiting up to 30 s" in told
+    monkeypatch.setattr(lock, "LOST_MACHINE_S", 0.2)
+    with FolderLock(tmp_path):
+        monkeypatch.setattr(socket, "gethostname", lambda: "a third")
+        with (
+            pytest.raises(MismatchError, match=f"process {os.getpid()} of elsewhere trains"),
+            FolderLock(tmp_path, wait_s=0.2),
+        ):
+            pass
 
 
 def test_a_checkpoint_that_failed_is_wished_for_again_soon():

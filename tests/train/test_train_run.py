@@ -12,7 +12,7 @@ import train
 from configs import strict
 from tracker.config import ModelConfig
 from tracker.training.checkpoint import read
-from tracker.training.config import TrainConfig
+from tracker.training.config import FREE_KEYS, TrainConfig, free_keys
 from tracker.training.meter import TIMES
 
 ROOT = Path(train.__file__).parent
@@ -211,8 +211,13 @@ def test_another_configuration_in_the_folder_is_refused(start):
 
 def test_the_keys_that_may_differ_exist():
     keys = strict.flat(strict.dump(train.RunConfig()))
-    for free in train.FREE_KEYS:
+    for free in FREE_KEYS:
         assert any(key == free or key.startswith(f"{free}.") for key in keys), free
+
+
+def test_the_epochs_of_a_cosine_may_not_differ():
+    assert "train.epochs" in free_keys(TrainConfig())
+    assert set(FREE_KEYS) - set(free_keys(TrainConfig(lr_schedule="cosine"))) == {"train.epochs"}
 
 
 def test_resume_never_and_from_a_path(start):
@@ -425,7 +430,7 @@ def test_nothing_imports_train():
 
 def test_it_stays_readable():
     lines = Path(train.__file__).read_text(encoding="utf-8").splitlines()
-    assert len(lines) < 370
+    assert len(lines) < 350
 
 
 SPM_TERMS = ["cm_cls", "cm_reg", "fm_cls", "fm_reg"]

@@ -60,7 +60,7 @@ class Process:
     arguments : of train.py
     ranks : 0: without a group, as ``python train.py``
     setup : function of a module, called in the process before train.py
-    environment : FAKE_...
+    environment : FAKE_..., or another place to meet
     """
 
     def __init__(self, folder, *arguments, ranks=0, setup=None, **environment) -> None:
@@ -75,7 +75,7 @@ class Process:
             names = {"RANK": rank, "LOCAL_RANK": rank} if ranks else {}
             names |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(ranks)) if ranks else {}
             names |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port} if ranks else {}
-            given = (str(folder), arguments, {**environment, **names}, setup)
+            given = (str(folder), arguments, {**names, **environment}, setup)
             self.processes.append(context.Process(target=run, args=given))
         for process in self.processes:
             process.start()

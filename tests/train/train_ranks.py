@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-import torch
-import train_fakes
+from train_process import Process
 
 import tracker.training.guard
-from tracker.training.meter import TIMES
 
 SCRIPT = Path(__file__).with_name("train_fakes.py")
 BATCH, PER_EPOCH = 5, 4  # pairs, steps
@@ -28,46 +24,22 @@ CONFIG = (
 ALL_END_S = 30.0  # what is promised after one rank has failed
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def prepare() -> None:
+    """Be absent, or lose patience with other machines, as FAKE_ABSENT and FAKE_LOST_S say."""
+    if os.environ["RANK"] in os.environ.get("FAKE_ABSENT", "").split():
+        sys.exit()
+    tracker.training.guard.LOST_S = float(os.environ.get("FAKE_LOST_S", "60"))
 
 
-def run_rank(rank, ranks, port, folder, arguments, environment):
-    """One process as torchrun would start it, its output in a file of the folder."""
-    os.chdir(folder)
-    for handle in (1, 2):
-        os.dup2(os.open("output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND), handle)
-    names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks}
-    os.environ |= {name: str(value) for name, value in names.items()}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **environment}
-    tracker.training.guard.LOST_S = float(environment.get("FAKE_LOST_S", "60"))
-    if environment.get("FAKE_PARTS", "yes"):
-        train_fakes.use_fakes()
-    if str(rank) not in environment.get("FAKE_ABSENT", "").split():
-        train_fakes.train.main([str(one) for one in arguments])
+class Ranks(Process):
+    """Processes of one run, each of which may end in its own way."""
 
-
-class Ranks:
-    """Processes of one run, forked from a server that has imported everything."""
-
-    def __init__(self, folder, out, *arguments, ranks=2, port=0, **environment) -> None:
-        context = multiprocessing.get_context("forkserver")
-        self.path, self._mark = folder / "output.txt", folder / "failed"
-        for path in (self.path, self._mark):
-            path.unlink(missing_ok=True)
-        port = port or free_port()
-        options = ["--config", "tiny.yaml", "--out", out, *arguments]
+    def __init__(self, folder, out, *arguments, ranks=2, **environment) -> None:
+        self._mark = folder / "failed"
+        self._mark.unlink(missing_ok=True)
         environment["FAKE_MARK"] = str(self._mark)
-        self.processes = [
-            context.Process(
-                target=run_rank, args=(rank, ranks, port, str(folder), options, environment)
-            )
-            for rank in range(ranks)
-        ]
-        for process in self.processes:
-            process.start()
+        options = ("--config", "tiny.yaml", "--out", out, *arguments)
+        super().__init__(folder, *options, ranks=ranks, setup=prepare, **environment)
 
     def finish(self, *codes: int) -> str:
         """Output, once all have ended, with these exit codes (default: 0).
@@ -76,17 +48,19 @@ class Ranks:
         all the others have ended there are less than `ALL_END_S`.
         """
         wanted = codes or (0,) * len(self.processes)
+        deadline = time.monotonic() + 60
         for process, code in zip(self.processes, wanted, strict=True):
-            process.join(0 if code == -signal.SIGKILL else 60)
+            while process.exitcode is None and code != -signal.SIGKILL:
+                process.join(0.1)
+                assert len(self.output) < 1 << 20
+                if time.monotonic() > deadline:
+                    break
         ended = time.time()
-        for process in self.processes:
-            process.kill()
-            process.join()
-        output = self.path.read_text()
-        assert tuple(process.exitcode for process in self.processes) == wanted, output
+        self.kill()
+        assert tuple(process.exitcode for process in self.processes) == wanted, self.output
         if self._mark.exists():
-            assert ended - float(self._mark.read_text()) < ALL_END_S, output
-        return output
+            assert ended - float(self._mark.read_text()) < ALL_END_S, self.output
+        return self.output
 
 
 class Torchrun:
@@ -112,7 +86,7 @@ class Torchrun:
     def output(self) -> str:
         return self._path.read_text()
 
-    def finish(self, code: int | None = 0, timeout_s: float = 120) -> str:
+    def finish(self, code: int | None = 0, timeout_s: float = 240) -> str:
         """Output, once it has ended with this exit code; None: any but 0."""
         try:
             found = self.process.wait(timeout_s)
@@ -123,7 +97,7 @@ class Torchrun:
 
     def wait_for(self, ready) -> None:
         """Wait until something is so, as long as the process lives."""
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 240
         while not ready():
             assert self.process.poll() is None, self.output
             assert time.monotonic() < deadline, self.output
@@ -133,19 +107,6 @@ class Torchrun:
 def errors(output):
     """Lines of train.py's own errors, among torchrun's."""
     return [line for line in output.splitlines() if line.startswith("Error: ")]
-
-
-def metrics(folder):
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in x.items() if k not in TIMES} for x in lines]
-
-
-def same(a, b):
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(same, a, b))
-    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
 
 
 def seen(folder: Path) -> list[dict]:

@@ -7,7 +7,18 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
-__all__ = ["EvaluateConfig", "TrainConfig"]
+__all__ = ["FREE_KEYS", "EvaluateConfig", "TrainConfig", "free_keys"]
+
+# Keys of a run's configuration that do not change what is computed, but for rounding: a run goes on
+# in the same folder with other values.
+FREE_KEYS = (
+    "data.channels_last", "data.datasets", "data.max_bad_fraction", "data.path", "data.prefetch",
+    "data.remote", "data.require_all", "data.storage", "data.threads", "data.timeout_s",
+    "model.pretrained", "model.track", "train.channels_last", "train.checkpoint_every",
+    "train.checkpoint_minutes", "train.compile", "train.device", "train.epochs", "train.evaluate",
+    "train.keep", "train.keep_epochs", "train.log_every", "train.max_bad_steps",
+    "train.pictures_every", "train.threads",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,7 +38,7 @@ class EvaluateConfig:
     dataset: Literal["otb", "lasot", "got10k", "trackingnet"] = "otb"
     root: str = "data/raw/otb"
     split: str | None = None
-    device: str = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,7 +68,8 @@ class TrainConfig:
     amp : mixed precision; fp16 (with loss scaling) needs CUDA
     channels_last : memory layout of the network and its pictures
     compile : compile backbone, fusions and heads with torch.compile; the first steps take minutes
-    device : ``cuda`` is the device of the process's local rank; ``auto``: that, or the CPU
+    device : ``cuda`` is the device of the process's local rank among those that
+        ``CUDA_VISIBLE_DEVICES`` leaves; ``auto``: that, or the CPU
     seed : of torch's random numbers; that of the pairs is ``data.seed``
     threads : of torch in one process; 0: the cores of the machine, shared among its processes
     checkpoint_every : steps between checkpoints, beside those at the end of each epoch; 0: none
@@ -107,3 +119,10 @@ class TrainConfig:
             )
         if list(self.lr_steps) != sorted(set(self.lr_steps)):
             raise ValueError(f"lr_steps must grow, got {list(self.lr_steps)}")
+
+
+def free_keys(config: TrainConfig) -> tuple[str, ...]:
+    """Keys that may be others when a run goes on; a cosine's every rate depends on the epochs."""
+    if config.lr_schedule == "cosine":
+        return tuple(key for key in FREE_KEYS if key != "train.epochs")
+    return FREE_KEYS

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -16,17 +18,22 @@ __all__ = ["FolderLock"]
 
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)  # as some clusters mount disks
 
+LOST_MACHINE_S = 150.0  # a file server keeps a lost machine's locks for a while: NFS for 90 s
+
 
 class FolderLock:
     """Keeps two runs out of one folder; the lock ends with the process, however that ends.
 
-    Where the file system has no locks this is said, and the run goes on without.
+    The file tells who has it: a process of another machine may be lost with its machine, and then
+    the file server takes a while to notice. Where the file system has no locks this is said, and
+    the run goes on without.
 
     Parameters
     ----------
     folder : of the run; made if need be
     wanted : False for ranks that do not write
-    wait_s : how long to wait for the ranks of a killed run to end
+    wait_s : how long to wait for the ranks of a killed run to end; `LOST_MACHINE_S` longer for
+        those of another machine
 
     Raises
     ------
@@ -42,16 +49,34 @@ class FolderLock:
             return self
         self._folder.mkdir(parents=True, exist_ok=True)
         self._handle = os.open(self._folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-        deadline = time.monotonic() + self._wait_s
+        begun, told = time.monotonic(), False
         while not self._locked(self._handle):
-            if time.monotonic() > deadline:
+            waited_s, (holder, elsewhere) = time.monotonic() - begun, self._holder(self._handle)
+            if waited_s > self._wait_s + (LOST_MACHINE_S if elsewhere else 0):
                 self.__exit__()
                 raise MismatchError(
-                    f"{self._folder}: another process trains in this folder; wait for it, or "
-                    "give another --out"
+                    f"{self._folder}: {holder} trains in this folder; wait for it, or give "
+                    "another --out"
+                )
+            if waited_s > self._wait_s and not told:
+                told = True
+                click.echo(
+                    f"Warning: {self._folder}: {holder} has this folder; waiting up to "
+                    f"{LOST_MACHINE_S:g} s, as its machine may be lost",
+                    err=True,
                 )
             time.sleep(0.2)
+        with suppress(OSError):  # on a full disk; then the next one does not know who we are
+            os.ftruncate(self._handle, 0)
+            os.pwrite(self._handle, f"{socket.gethostname()} {os.getpid()}".encode(), 0)
         return self
+
+    def _holder(self, handle: int) -> tuple[str, bool]:
+        """Words for whoever has the lock, and whether that is a process of another machine."""
+        host, _, pid = os.pread(handle, 1000, 0).decode(errors="replace").partition(" ")
+        if not pid:
+            return "another process", False
+        return f"process {pid} of {host}", host != socket.gethostname()
 
     def _locked(self, handle: int) -> bool:
         try:

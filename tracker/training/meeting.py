@@ -26,6 +26,7 @@ __all__ = ["JOIN_S", "Meeting", "MeetingError"]
 
 JOIN_S = 300.0  # torchrun starts all processes together; what differs is how fast they import
 POLL_S = 0.1
+GRACE_S = 15.0  # for rank 0, which knows who is missing, to say so first
 NAME_TRIES = 3
 PREFIX = "siamstream"
 HINT = "try another --master-port or --rdzv-endpoint (port 0: a free one, on one machine)"
@@ -98,7 +99,7 @@ class Meeting:
         if self.rank:
             self.store.set(f"here/{self.rank}", "")
             while not self.store.check(["all"]):
-                self._pause("not all processes have come", grace_s=15.0)
+                self._pause("not all processes have come", grace_s=GRACE_S)
             return
         missing, answered = list(range(1, self.size)), dict[int, bytes]()
         while missing:

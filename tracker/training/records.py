@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import shlex
 import shutil
+import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,55 +19,211 @@ from typing import Any
 import torch
 
 from shards.atomic import replace_text
+from tracker.training.config import TrainConfig
 from tracker.training.world import World
 
-__all__ = ["environment", "write_records"]
+__all__ = ["commit", "environment", "header", "variables", "write_records"]
+
+PACKAGES = (
+    "siamstream", "torch", "torchvision", "numpy", "nvidia-dali-cuda120", "nvidia-nvimgcodec-cu12",
+    "opencv-python-headless", "simplejpeg", "pillow", "pyarrow", "webdataset", "triton",
+)  # fmt: skip
+# Variables that change results or speed, by how their names begin.
+VARIABLES = (
+    "CUBLAS_", "CUDA_", "CUDNN_", "DALI_", "GLOO_", "KMP_", "MKL_", "NCCL_", "NVIDIA_TF32_",
+    "OMP_", "OPENBLAS_", "PYTORCH_", "SIAMSTREAM_", "TORCH_", "TORCHINDUCTOR_", "TRITON_",
+)  # fmt: skip
+HIDDEN = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|AUTH|_KEY|_COMM_ID$")
+GIT_TIMEOUT_S = 20
+# What is kept of every start.
+KEPT = ("versions", "commit", "uncommitted_changes", "device", "world_size")
 
 
 def environment(world: World) -> dict[str, Any]:
-    """Versions, machine and processes of this run."""
-    packages = ("siamstream", "torch", "numpy", "nvidia-dali-cuda120", "opencv-python-headless")
+    """Commit, versions, machine and processes of this run; no names of hosts or users."""
+    cuda = world.device.type == "cuda"
+    # Rank 0 alone writes records, and need not share the disk with all others for that.
+    head, changed = commit(Path(__file__).parent) if world.first else (None, None)
+    return {
+        "commit": head,
+        "uncommitted_changes": changed,
+        "versions": _versions(cuda),
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name(world.device) if cuda else "cpu",
+        "gpus": _gpus() if cuda else [],
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "usable_cores": len(os.sched_getaffinity(0)),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "torch_threads": torch.get_num_threads(),
+        "world_size": world.size,
+        "local_world_size": world.local_size,
+        "variables": variables(os.environ),
+    }
+
+
+def commit(folder: Path) -> tuple[str | None, bool | None]:
+    """Git commit of the checkout that a folder of code belongs to.
+
+    Parameters
+    ----------
+    folder : of the code
+
+    Returns
+    -------
+    commit : 40 digits; None if git does not know this code, or is not there
+    changed : whether files that git knows differ from the commit; None as above
+    """
+    # Hooks of git set variables that would lead to another repository.
+    own = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+
+    def git(*words: str) -> str | None:
+        command = ["git", "-C", str(folder), *words]
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=False, env=own, timeout=GIT_TIMEOUT_S
+            )
+        except (OSError, subprocess.TimeoutExpired, UnicodeDecodeError):
+            return None
+        return None if done.returncode else done.stdout.strip()
+
+    # An installed copy may lie in a checkout of something else, which does not know its files.
+    if not git("ls-files", "."):
+        return None, None
+    head = git("rev-parse", "HEAD")
+    state = git("status", "--porcelain", "--untracked-files=no")
+    return (None, None) if head is None or state is None else (head, bool(state))
+
+
+def variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """Variables that change results or speed; nothing that looks like a secret or an address."""
+    return {
+        name: _without_user(environment[name])
+        for name in sorted(environment)
+        if name.startswith(VARIABLES) and not HIDDEN.search(name)
+    }
+
+
+def _without_user(text: str) -> str:
+    """Value of a variable; of a URL without user name, password and query."""
+    if "://" not in text:
+        return text
+    return re.sub(r"(?<=://)[^/@]*@", "", text).partition("?")[0]
+
+
+def _versions(cuda: bool) -> dict[str, str | None]:
     versions = {"python": platform.python_version(), "cuda": torch.version.cuda}
-    for name in packages:
+    for name in PACKAGES:
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             versions[name] = None
-    cuda = world.device.type == "cuda"
-    return {
-        "versions": versions,
-        "platform": platform.platform(),
-        "device": torch.cuda.get_device_name(world.device) if cuda else "cpu",
-        "cores": os.cpu_count(),
-        "torch_threads": torch.get_num_threads(),
-        "world_size": world.size,
-    }
+    if cuda:
+        cudnn: Any = torch.backends.cudnn
+        nccl: Any = torch.cuda.nccl
+        versions["cudnn"] = str(cudnn.version())
+        versions["nccl"] = ".".join(map(str, nccl.version()))
+        versions["driver"] = _first_line(Path("/sys/module/nvidia/version"))
+    return versions
 
 
-def write_records(folder: Path, config: str, record: Mapping[str, Any], start: int) -> None:
+def _gpus() -> list[dict[str, Any]]:
+    """Devices that this process may use."""
+    found = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
+    return [{"name": one.name, "memory_bytes": one.total_memory} for one in found]
+
+
+def _cpu() -> str:
+    """Model of the CPU; where the kernel does not say, the architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
+
+
+def _first_line(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8").partition("\n")[0]
+    except OSError:
+        return None
+
+
+def header(model: str, config: TrainConfig, record: Mapping[str, Any]) -> list[str]:
+    """Lines that a run begins with: its data, first weights and devices, and their warnings.
+
+    Parameters
+    ----------
+    model : its name
+    config : of the run
+    record : as of `write_records`
+    """
+    data, init = record["data"], record["init"]
+    shares = ", ".join(f"{name} {one['weight']:.3g}" for name, one in data["datasets"].items())
+    places = f"storage {data['storage']}, backend {data['backend']}, grid {data['grid']}"
+    return [
+        f"data     {shares}; {places}",
+        f"model    {model}; first weights: {init['source']}",
+        f"devices  {record['world_size']} x {record['device']}, batch {config.batch_size}, "
+        f"precision {config.amp}, torch threads {record['torch_threads']}",
+        *(f"Warning: {text}" for text in data["warnings"]),
+        *([f"Warning: {init['warning']}"] if init["warning"] else []),
+    ]
+
+
+def write_records(folder: Path, config: str, record: Mapping[str, Any], start: int) -> list[str]:
     """Write what a run depends on: its resolved config.yaml, and run.json.
 
     Parameters
     ----------
     folder : of the run; made if need be
     config : dumped configuration
-    record : facts of this start: ``data`` with the names ``missing``, first weights, versions ...
+    record : facts of this start: ``data`` with the names ``missing``, first weights, those of
+        `environment`
     start : steps done before; run.json lists every start of the run
+
+    Returns
+    -------
+    A line that tells if the code is of another commit than at the last start
     """
     folder.mkdir(parents=True, exist_ok=True)
     missing = record["data"]["missing"]
     absent = f"# not on disk: {', '.join(missing)}\n" if missing else ""
     replace_text(folder / "config.yaml", f"# Resolved configuration of this run.\n{absent}{config}")
     path = folder / "run.json"
-    starts: Sequence[Any] = []
-    if start and path.is_file():
-        try:
-            starts = json.loads(path.read_text(encoding="utf-8"))["starts"]
-        except (ValueError, KeyError, TypeError):
-            shutil.copy(path, folder / "run.json.damaged")
+    starts = _starts(path) if start else []  # a start from 0 is another run
     command = shlex.join(sys.orig_argv)
-    begins = {"step": start, "command": command, "world_size": record["world_size"]}
+    begins = {"step": start, "command": command, **{key: record.get(key) for key in KEPT}}
     if change := record.get("data_change"):
         begins["data_change"] = list(change)
     facts = {"command": command, **record, "starts": [*starts, begins]}
     replace_text(path, json.dumps(facts, indent=1, default=str) + "\n")
+    return _other_code(starts[-1], begins) if starts else []
+
+
+def _starts(path: Path) -> list[dict[str, Any]]:
+    """Earlier starts of a run.json; one that is damaged is kept under another name."""
+    if not path.is_file():
+        return []
+    with suppress(ValueError, KeyError, TypeError):
+        starts = json.loads(path.read_text(encoding="utf-8"))["starts"]
+        if isinstance(starts, list) and all(isinstance(one, dict) for one in starts):
+            return starts
+    shutil.copy(path, path.with_name("run.json.damaged"))
+    return []
+
+
+def _other_code(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """A line if the code is not that of the start before, as far as both have recorded it."""
+    if "commit" not in before:
+        return []
+    then, here = _code(before), _code(now)
+    return [] if then == here else [f"the code was {then} at the last start, now it is {here}"]
+
+
+def _code(start: Mapping[str, Any]) -> str:
+    if start.get("commit") is None:
+        return "of no known commit"
+    changed = " with uncommitted changes" if start.get("uncommitted_changes") else ""
+    return f"commit {str(start['commit'])[:10]}{changed}"

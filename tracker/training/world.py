@@ -44,9 +44,9 @@ class World:
 
     def __init__(self) -> None:
         self.rank = int(os.environ.get("RANK", "0"))
-        self.local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+        self.local_rank = int(os.environ.get("LOCAL_RANK") or "0")
         self.size = int(os.environ.get("WORLD_SIZE", "1"))
-        self.local_size = int(os.environ.get("LOCAL_WORLD_SIZE", str(self.size)))
+        self.local_size = int(os.environ.get("LOCAL_WORLD_SIZE") or str(self.size))
         self.grouped = "RANK" in os.environ and "MASTER_ADDR" in os.environ
         self.device = torch.device("cpu")
         self._guard: Guard | None = None
@@ -77,11 +77,15 @@ class World:
             backend, store=meeting.store, rank=self.rank, world_size=self.size, timeout=TIMEOUT
         )
         self._guard.join_ring()
-        if "LOCAL_WORLD_SIZE" not in os.environ:  # not by torchrun
-            hosts = self.gather(socket.gethostname())
-            self.local_size = hosts.count(hosts[self.rank])
-            if "LOCAL_RANK" not in os.environ:
-                self.local_rank = hosts[: self.rank].count(hosts[self.rank])
+        if not os.environ.get("LOCAL_WORLD_SIZE"):
+            self._count_neighbours(socket.gethostname())
+
+    def _count_neighbours(self, host: str) -> None:
+        """Find out how many processes share this machine, where no torchrun says so."""
+        hosts = self.gather(host)
+        self.local_size = hosts.count(host)
+        if not os.environ.get("LOCAL_RANK"):
+            self.local_rank = hosts[: self.rank].count(host)
 
     def __exit__(
         self,

@@ -1,0 +1,142 @@
+"""What looks at a run while it trains: pictures of pairs, a profile, evaluations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import click
+
+from tracker.models import TrackerModel
+from tracker.training.config import TrainConfig
+from tracker.training.evaluation_results import Result, show
+from tracker.training.evaluations import Evaluations, check, wait
+from tracker.training.pictures import Board, keep, pairs_sheet
+from tracker.training.profile import Profiler
+from tracker.training.run_folder import Checkpoints
+from tracker.training.step import PRECISIONS
+from tracker.training.world import Interrupt, World
+
+__all__ = ["Watch", "check"]
+
+
+class Watch:
+    """Pictures, a profile and evaluations of one run; a context manager around its loop.
+
+    Only rank 0 looks. What it sees changes no number of the training, and what fails in looking
+    does not end it.
+
+    Parameters
+    ----------
+    folder : of the run, which is there when this is entered
+    config : how often, and on what
+    world : the ranks
+    steps_per_epoch : of the run
+    start, target : steps done, and at the end
+    profile : steps to profile; 0: none
+    checkpoints : of the run: those that will be evaluated stay, and by the figures they are judged
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: TrainConfig,
+        world: World,
+        *,
+        steps_per_epoch: int,
+        start: int,
+        target: int,
+        checkpoints: Checkpoints,
+        profile: int = 0,
+    ) -> None:
+        self._folder, self._config, self._world = folder, config, world
+        self._checkpoints = checkpoints
+        self._steps_per_epoch = steps_per_epoch
+        self._profiler = Profiler(
+            folder, profile if world.first else 0, first=start, left=target - start,
+            device=world.device,
+        )  # fmt: skip
+        self.evaluations = Evaluations(
+            folder, config.evaluate, epochs=config.epochs, steps_per_epoch=steps_per_epoch,
+            start=start, keeper=checkpoints, active=world.first,
+        )  # fmt: skip
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Watch:
+        with ExitStack() as stack:
+            stack.enter_context(self.evaluations)
+            stack.enter_context(self._profiler)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def step(
+        self,
+        done: int,
+        model: TrackerModel,
+        inputs: Mapping[str, Any],
+        board: Board | None,
+        *,
+        saved: bool = False,
+    ) -> None:
+        """Look after a step.
+
+        Parameters
+        ----------
+        done : steps done
+        model : itself, not in DistributedDataParallel
+        inputs : arguments of the training step that was done
+        board : writer of TensorBoard; None on ranks that do not write
+        saved : the checkpoint after this step was written
+        """
+        self._profiler.step()
+        every = self._config.pictures_every
+        if board is not None and every and done % every == 0:
+            keep(
+                self._folder, done, pairs_sheet(model, inputs, PRECISIONS[self._config.amp]), board
+            )
+        epoch, rest = divmod(done, self._steps_per_epoch)
+        if saved and not rest:
+            self.evaluations.submit(epoch)
+        for result in self.evaluations.poll():
+            self._show(result)
+
+    def finish(self, interrupt: Interrupt) -> int:
+        """Wait for the evaluations that are left, on all ranks; returns the signal that ended it.
+
+        Parameters
+        ----------
+        interrupt : signals of this rank
+        """
+        return wait(self.evaluations, self._world, interrupt, self._show)
+
+    def make_up(self, step: int) -> int:
+        """Do what a finished run has left to evaluate; returns the signal that ended it, or 0.
+
+        Parameters
+        ----------
+        step : of the checkpoint that the run ended with
+        """
+        with Interrupt() as interrupt, self.evaluations:
+            if self.evaluations.left:
+                self._tell(self._checkpoints.begin(step))  # the best so far is known from here on
+            return self.finish(interrupt)
+
+    def _show(self, result: Result) -> None:
+        show(result, self._folder)
+        judge = self._checkpoints.judge
+        self._tell(judge(result.step, result.value, result.measure, higher_is_better=True))
+
+    def _tell(self, warnings: list[str]) -> None:
+        for text in warnings:
+            click.echo(f"Warning: {text}", err=True)
