@@ -92,8 +92,9 @@ class Process:
         """Wait until something is so, while the run goes on."""
         deadline = time.monotonic() + LIMIT_S
         while not ready():
+            ended = self.processes[0].exitcode is not None
             assert time.monotonic() < deadline, f"waited for {what}: {self.output}"
-            assert self.processes[0].exitcode is None, f"ended before {what}: {self.output}"
+            assert not ended or ready(), f"ended before {what}: {self.output}"
             time.sleep(0.01)
 
     def send(self, number: int) -> None:
