@@ -157,9 +157,14 @@ def run(options: Options, world: World) -> int:
     config = resolved.config
     out = options.out or Path("runs") / Path(options.config).stem
     world.use_device(config.train.device)
+    world.same_device()
     world.agree(lambda: check(config.train.evaluate))
     prepare_torch(config.train, world)
-    with open_loader(config, world, command) as loader, FolderLock(out, world.first):
+    with (
+        open_loader(config, world, command) as loader,
+        FolderLock(out, world.first),
+        world.telling(),
+    ):
         settings, per_epoch, text = config.train, loader.steps_per_epoch, strict.dump(config)
         checkpoints = Checkpoints(out, settings.keep, per_epoch, settings.keep_epochs)
         found = find_start(options.resume, checkpoints, text, free_keys(settings), world, warn)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,8 @@ class LeftOutSteps:
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.save({"step": step + 1, "found": dict(found), "batch": here}, path)
         except (OSError, RuntimeError) as error:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
             return f"Its batch could not be saved ({str(error).splitlines()[0]})"
         return f"The batch is {path}"
 

@@ -86,7 +86,10 @@ class RunLog:
 
 
 def keep_until(path: Path, step: int) -> None:
-    """Drop the lines of metrics.jsonl that come after a step, and any that are torn."""
+    """Drop the lines of metrics.jsonl after a step, those that are torn, and partial ones.
+
+    A window that had begun when the run was stopped is told again when it is whole.
+    """
     if not path.is_file():
         return
     text = path.read_text(encoding="utf-8", errors="replace")
@@ -97,8 +100,9 @@ def keep_until(path: Path, step: int) -> None:
 
 def _step(line: str) -> float:
     try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
+        record = json.loads(line)
+        return math.inf if record.get("partial") else float(record["step"])
+    except (ValueError, KeyError, TypeError, AttributeError):
         return math.inf
 
 

@@ -34,6 +34,7 @@ class Window(NamedTuple):
     step: int
     epoch: int
     means: dict[str, float | None]
+    whole: bool = True  # else it has begun, and is told because the run ends
 
     def record(self, config: TrainConfig, steps_per_epoch: int) -> dict[str, Any]:
         """One line of metrics.jsonl."""
@@ -42,7 +43,8 @@ class Window(NamedTuple):
         times = {name: value for name, value in self.means.items() if name in TIMES}
         others = {name: value for name, value in self.means.items() if name not in TIMES}
         done = {"step": self.step + 1, "epoch": self.epoch, "samples": samples}
-        return {**done, **others, "lr": lr, **times}
+        part = {} if self.whole else {"partial": True}
+        return {**done, **part, **others, "lr": lr, **times}
 
 
 class LeftOut(NamedTuple):
@@ -178,7 +180,8 @@ class Meter:
             *(1000 * one / timed for one in (wait_s, forward_s, backward_s, optimizer_s)),
         )
         left_out = {"left_out": float(self._left_out)} if self._left_out else {}
-        return Window(step, epoch, {**values, **left_out, **dict(zip(TIMES, rates, strict=True))})
+        found = {**values, **left_out, **dict(zip(TIMES, rates, strict=True))}
+        return Window(step, epoch, found, whole=(step + 1) % self.log_every == 0)
 
     def _refuse_infinite(self, values: dict[str, float | None], step: int) -> None:
         norm = values["grad_norm"]

@@ -84,7 +84,7 @@ class Stepper:
 
     Nothing here waits for the device: losses stay tensors, the gradient's norm is not read, and a
     step whose gradients are not finite is left out by the optimiser's own kernel, so weights are
-    never damaged.
+    never damaged; nor are running statistics.
 
     Parameters
     ----------
@@ -126,6 +126,7 @@ class Stepper:
         marks = Marks(self.device)
         marks.mark()
         self.model.zero_grad(set_to_none=True)
+        before = [buffer.clone() for buffer in self.model.buffers()]  # few, and small
         with torch.autocast(
             self.device.type, PRECISIONS[self.config.amp], enabled=self.config.amp != "off"
         ):
@@ -139,6 +140,9 @@ class Stepper:
         marks.mark()
         norm = self._clip()
         left_out = self._update(loss, norm)
+        with torch.no_grad():  # running statistics, which the forward pass has moved
+            for buffer, old in zip(self.model.buffers(), before, strict=True):
+                buffer.copy_(torch.where(torch.isfinite(norm), buffer, old))
         marks.mark()
         values = torch.stack([loss, *terms.values(), norm]).detach()
         names = ("loss", *terms, "grad_norm")
@@ -177,8 +181,10 @@ class Stepper:
         del self.optimizer.found_inf  # type: ignore[attr-defined]
         if not self.scaler.is_enabled():
             return infinite
+        # Too large for the scale is routine; for a scale below 1 they are not only too large.
+        small = self.scaler.scale(torch.ones_like(norm)) < 1
         self.scaler.update()
-        wrong = (~torch.isfinite(loss.detach())).float()
+        wrong = (~torch.isfinite(loss.detach()) | (infinite & small)).float()
         if distributed.is_available() and distributed.is_initialized():
             distributed.all_reduce(wrong, distributed.ReduceOp.MAX)
         return wrong > 0
@@ -196,4 +202,10 @@ class Stepper:
         if state["phase"] != self.phase:
             self._begin(state["phase"])
         self.optimizer.load_state_dict(state["optimizer"])
+        # The fused kernels walk through memory: buffers must lie as their parameters do, which
+        # another `channels_last` has changed.
+        for parameter, values in self.optimizer.state.items():
+            for name, value in values.items():
+                if value is not None and value.shape == parameter.shape:
+                    values[name] = torch.empty_like(parameter).copy_(value)
         self.scaler.load_state_dict(state["scaler"])

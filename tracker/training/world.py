@@ -15,8 +15,8 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -33,6 +33,8 @@ from tracker.training.meeting import Meeting
 
 __all__ = ["Interrupt", "World"]
 
+LAUNCHED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what torchrun sets
+
 TIMEOUT = timedelta(minutes=20)  # above rank 0's longest download of first weights
 HEAD_START_S = 0.5  # of rank 0, so that an error that all ranks have is printed by it
 VERDICT_S = 1.5  # for the guard, which knows better which rank is gone
@@ -43,11 +45,14 @@ class World:
     """One process among those of a run; a context manager around all that may fail."""
 
     def __init__(self) -> None:
-        self.rank = int(os.environ.get("RANK", "0"))
-        self.local_rank = int(os.environ.get("LOCAL_RANK") or "0")
-        self.size = int(os.environ.get("WORLD_SIZE", "1"))
-        self.local_size = int(os.environ.get("LOCAL_WORLD_SIZE") or str(self.size))
-        self.grouped = "RANK" in os.environ and "MASTER_ADDR" in os.environ
+        absent = [name for name in LAUNCHED if not os.environ.get(name)]
+        self.grouped = not absent
+        given = os.environ if self.grouped else {}
+        self.rank = int(given.get("RANK", "0"))
+        self.local_rank = int(given.get("LOCAL_RANK") or "0")
+        self.size = int(given.get("WORLD_SIZE", "1"))
+        self.local_size = int(given.get("LOCAL_WORLD_SIZE") or str(self.size))
+        self._absent = absent if os.environ.get("WORLD_SIZE", "1") != "1" else []
         self.device = torch.device("cpu")
         self._guard: Guard | None = None
 
@@ -57,6 +62,12 @@ class World:
         return self.rank == 0
 
     def __enter__(self) -> World:
+        if self._absent:
+            raise ConfigError(
+                f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but {', '.join(self._absent)} of this "
+                "process is not set: each would train alone on a part of every batch. Start it "
+                "with torchrun, set all of them, or unset WORLD_SIZE for one process"
+            )
         if self.grouped:
             try:
                 self._open()
@@ -132,6 +143,32 @@ class World:
         self.device = torch.device("cuda", self.local_rank)
         torch.cuda.set_device(self.device)
 
+    def same_device(self) -> None:
+        """Refuse ranks on different kinds of devices, which would wait for each other.
+
+        Raises
+        ------
+        ConfigError : on every rank
+        """
+        kinds = self.gather(self.device.type)
+        if len(set(kinds)) > 1:
+            without = ", ".join(str(rank) for rank, kind in enumerate(kinds) if kind != "cuda")
+            raise ConfigError(
+                f"rank {without} of {self.size} sees no CUDA device, the others do: look at its "
+                "machine's driver (nvidia-smi), or give --set train.device=cpu"
+            )
+
+    @contextmanager
+    def telling(self) -> Iterator[None]:
+        """Tell the other ranks of an error at once, before what is open here is closed."""
+        try:
+            yield
+        except Exception as error:
+            if self._guard:
+                self._wait_turn(error)
+                self._guard.fail(_text(error))
+            raise
+
     def share(self, model: nn.Module) -> nn.Module:
         """Model whose gradients are averaged over the ranks; it starts with rank 0's tensors.
 
@@ -191,16 +228,20 @@ class World:
             code = error.code if isinstance(error.code, int) else 1
         else:
             line = _text(error)
-        if _is_lost_contact(error):
-            time.sleep(VERDICT_S)
-        elif self.rank:
-            time.sleep(HEAD_START_S)
+        self._wait_turn(error)
         if self._guard:
             self._guard.fail(line)
             self._guard.leave(code)
         if line:  # they have not met: each has its own trouble
             self._say(line)
         leave(code)
+
+    def _wait_turn(self, error: BaseException) -> None:
+        """Let those speak first who know better, or are rank 0."""
+        if _is_lost_contact(error):
+            time.sleep(VERDICT_S)
+        elif self.rank:
+            time.sleep(HEAD_START_S)
 
     def _say(self, line: str) -> None:
         """Print an error, and leave it for torchrun's own report."""
