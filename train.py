@@ -34,7 +34,7 @@ from tracker.training.flags import config_flags, print_config
 from tracker.training.left_out import LeftOutSteps
 from tracker.training.lock import FolderLock
 from tracker.training.log import RunLog
-from tracker.training.meter import LAG, Meter
+from tracker.training.meter import Meter, lag_of
 from tracker.training.profile import profile_option
 from tracker.training.records import environment, header, write_records
 from tracker.training.resume import RandomState, Start, State, find_start, made_with
@@ -180,7 +180,7 @@ def run(options: Options, world: World) -> int:
             stopped = watch.make_up(start)
             return 128 + stopped if stopped else 0
         model, report = open_model(config, found, world)
-        lag = LAG if world.device.type == "cuda" else 0
+        lag = lag_of(world.device)
         stepper = Stepper(world.share(model), settings, world.device, per_epoch)
         meter = Meter(settings.log_every, settings.batch_size, lag)
         left_out = LeftOutSteps(out, settings.max_bad_steps, lag, warn)

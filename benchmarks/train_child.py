@@ -27,7 +27,7 @@ from shards.errors import KNOWN_ERRORS, SiamstreamError, one_line
 from tracker.compiled import compile_model
 from tracker.models import ModelConfig, build
 from tracker.training.config import TrainConfig
-from tracker.training.meter import LAG, Meter
+from tracker.training.meter import Meter, lag_of
 from tracker.training.schedule import parameter_groups
 from tracker.training.step import PHASES, Stepper
 from tracker.training.world import World
@@ -215,8 +215,7 @@ class Session:
         self.feed.close()
 
     def _meter(self) -> Meter:
-        lag = LAG if self.device.type == "cuda" else 0
-        return Meter(NEVER, self.what.case.batch_size, lag)
+        return Meter(NEVER, self.what.case.batch_size, lag_of(self.device))
 
     def _train(self, steps: int, meter: Meter) -> None:
         """The loop of ``train.py``, but for lines of metrics and checkpoints."""

@@ -29,16 +29,17 @@ def test_killed_and_resumed_under_torchrun_equals_the_run_that_was_not(torchrun,
 
 
 def test_sigterm_to_torchrun_stops_all_ranks_after_the_same_step(torchrun, launch, tmp_path):
-    run = torchrun("a", TWO, ("--out", "parts", "--steps", 30), FAKE_SLOW="0.1")
+    run = torchrun("a", TWO, ("--out", "parts"), FAKE_SLOW="0.1")
     path = tmp_path / "parts/metrics.jsonl"
     run.wait_for(lambda: path.is_file() and path.read_text().count("\n") > 1)
     run.process.send_signal(signal.SIGTERM)
     output = run.finish(None)
     assert "Stopped by SIGTERM after step" in output
     assert not errors(output)
-    assert 2 <= read(tmp_path / "parts/latest.pth")["meta"]["step"] < 30
-    launch("parts", "--steps", 30).finish()
-    launch("whole", "--steps", 30).finish()
+    done = read(tmp_path / "parts/latest.pth")["meta"]["step"]
+    assert done >= 2
+    launch("parts", "--steps", done + 3).finish()
+    launch("whole", "--steps", done + 3).finish()
     assert metrics(tmp_path / "parts") == metrics(tmp_path / "whole")
     assert same(read(tmp_path / "whole/latest.pth"), read(tmp_path / "parts/latest.pth"))
 
@@ -98,18 +99,24 @@ GONE = "rank {} is gone: it was killed (out of memory?), or its machine is down"
         ("1:build:SIGKILL", "Error: " + GONE.format(1)),
         ("1:build:bug", "Error: rank 1: Traceback (most recent call last):"),
         ("0:build:bug", "Error: Traceback (most recent call last):"),
-        ("2:2:SIGSTOP", "Error: rank 1: rank 2 has given no sign for 3 s: its machine is lost"),
-        ("0:2:SIGSTOP", "Error: rank 2: the store of the run has not answered for 3 s"),
+        ("2:2:SIGSTOP", "Error: rank 1: rank 2 has given no sign for 8 s: its machine is lost"),
+        ("0:2:SIGSTOP", "Error: rank 2: the store of the run has not answered for 8 s"),
     ],
 )
 def test_one_rank_that_is_gone_ends_all(launch, fail, line):
     who, _, kind = fail.split(":")
     code = -signal.SIGKILL if kind.startswith("SIG") else 1
-    run = launch("run", "--steps", 9, ranks=3, FAKE_FAIL=fail, FAKE_LOST_S="3")
+    lost_s = "8" if kind == "SIGSTOP" else "60"
+    run = launch("run", "--steps", 9, ranks=3, FAKE_FAIL=fail, FAKE_LOST_S=lost_s)
     output = run.finish(*(code if rank == int(who) else 1 for rank in range(3)))
     assert len(errors(output)) == 1, output
     assert errors(output)[0].startswith(line)
     assert ("Traceback" in output) == (kind == "bug")
+
+
+def test_an_error_is_told_before_what_is_open_is_closed(launch):
+    output = launch("run", "--steps", 9, FAKE_FAIL="1:2:data", FAKE_CLOSE_S="50").finish(1, 1)
+    assert errors(output) == ["Error: rank 1: the shard is gone"]
 
 
 def test_a_bug_keeps_its_traceback(launch):
@@ -131,7 +138,7 @@ def test_a_world_larger_than_the_batch_is_refused(launch, packed, tmp_path):
 
 
 def test_processes_that_never_come_are_named(launch):
-    run = launch("run", ranks=4, FAKE_ABSENT="1 3", SIAMSTREAM_JOIN_S="2")
+    run = launch("run", ranks=4, FAKE_ABSENT="1 3", SIAMSTREAM_JOIN_S="6")
     output = run.finish(1, 0, 1, 0)
     (line,) = errors(output)
     assert line.startswith("Error: 2 of 4 processes have come, not rank 1, 3 to 127.0.0.1:")
@@ -156,7 +163,7 @@ def test_a_host_that_nobody_knows_is_named(launch):
 
 
 def test_a_store_that_does_not_answer_is_named(launch):
-    output = launch("run", ranks=2, FAKE_ABSENT="0", SIAMSTREAM_JOIN_S="2").finish(0, 1)
+    output = launch("run", ranks=2, FAKE_ABSENT="0", SIAMSTREAM_JOIN_S="6").finish(0, 1)
     (line,) = errors(output)
     assert line.startswith("Error: rank 1: no connection to 127.0.0.1:")
 

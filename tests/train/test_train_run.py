@@ -63,7 +63,8 @@ def test_a_run_leaves_its_records(start):
     assert [line["step"] for line in lines] == [3, 6, 9, 10]
     assert [line["epoch"] for line in lines] == [0, 1, 2, 2]
     assert [line["samples"] for line in lines] == [12, 24, 36, 40]
-    assert all(list(line) == KEYS for line in lines)
+    assert all(list(line) == KEYS for line in lines[:3])
+    assert list(lines[3]) == [*KEYS[:3], "partial", *KEYS[3:]]
     assert lines[0]["lr"] == pytest.approx(0.5 * (1 - (1 - 2 / 6) * 29 / 30))
     assert lines[-1]["lr"] == 0.5
     names = {path.name for path in out.iterdir()}
@@ -102,8 +103,7 @@ def test_stopped_at_any_step_and_resumed_nothing_differs(start, stop):
     result = start("--steps", STEPS, "--out", "parts")
     assert f"going on after step {stop}, to step {STEPS}" in result.stdout
     assert same(read(Path("whole/latest.pth")), read(Path("parts/latest.pth")))
-    whole = metrics("whole")
-    assert [line for line in metrics("parts") if line["step"] in (3, 6, 9, 10)] == whole
+    assert metrics("parts") == metrics("whole")
 
 
 @pytest.mark.parametrize("amp", ["off", "bf16"])
@@ -297,7 +297,9 @@ def test_data_of_another_grid_are_refused(start, monkeypatch):
     assert not Path("runs").exists()
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_and_saves_its_batch(start, monkeypatch):
+@pytest.mark.parametrize("lag", [0, 2])
+def test_a_loss_that_is_not_finite_ends_the_run_and_saves_its_batch(start, monkeypatch, lag):
+    monkeypatch.setattr(train, "lag_of", lambda device: lag)
     monkeypatch.setenv("FAKE_FAIL", "0:6:nan")
     result = start("--set", "train.log_every=100", code=1)
     first, second = result.stderr.splitlines()
@@ -315,8 +317,10 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_saves_its_batch(start, monke
     assert saved["batch"]["search_box"].isnan().all()
 
 
-def test_some_steps_may_be_left_out(start, monkeypatch):
+@pytest.mark.parametrize("lag", [0, 2])
+def test_some_steps_may_be_left_out(start, monkeypatch, lag):
     """Stopped between them and resumed: the budget is that of the whole run."""
+    monkeypatch.setattr(train, "lag_of", lambda device: lag)
     monkeypatch.setenv("FAKE_FAIL", "0:2:nan 0:6:nan 0:7:nan")
     two = ("--set", "train.max_bad_steps=2")
     result = start("--steps", 7, "--out", "whole", *two)
@@ -325,9 +329,10 @@ def test_some_steps_may_be_left_out(start, monkeypatch):
     start("--steps", 5, "--out", "parts", *two)
     start("--steps", 7, "--out", "parts", *two)
     assert same(read(Path("whole/latest.pth")), read(Path("parts/latest.pth")))
+    assert metrics("parts") == metrics("whole")
     lines = metrics("parts")
-    assert [line.get("left_out") for line in lines] == [1, None, None, 1]
-    assert lines == [*metrics("whole")[:1], lines[1], *metrics("whole")[1:]]
+    assert [line.get("left_out") for line in lines] == [1, None, 1]
+    assert [line.get("partial") for line in lines] == [None, None, True]
     result = start("--steps", 8, "--out", "parts", *two, code=1)
     assert (
         "3 such steps, train.max_bad_steps is 2; the last checkpoint is of step 7" in result.stderr

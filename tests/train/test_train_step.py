@@ -26,6 +26,10 @@ def inputs(seed: int) -> dict:
     }
 
 
+def on(device: torch.device, data: dict) -> dict:
+    return {k: v.to(device) if torch.is_tensor(v) else v for k, v in data.items()}
+
+
 def oracle(model, config, epochs):
     """The published update written out: norm over all gradients, then p -= lr * (g + wd * p)."""
     losses = []
@@ -128,7 +132,7 @@ def test_fp16_without_cuda_is_refused():
 @pytest.mark.gpu
 def test_fp16_scales_all_gradients_back():
     device = torch.device("cuda")
-    data = {k: v.to(device) if torch.is_tensor(v) else v for k, v in inputs(0).items()}
+    data = on(device, inputs(0))
     norms = []
     for amp in ("off", "fp16"):
         model = TinyModel(1).to(device)
@@ -167,15 +171,17 @@ def test_state_survives_a_change_of_phase():
     ],
 )
 @pytest.mark.parametrize("at", [0, 2])
-def test_a_step_that_is_not_finite_is_as_if_it_had_not_been(settings, at):
+@pytest.mark.parametrize("device", [CPU, pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_a_step_that_is_not_finite_is_as_if_it_had_not_been(settings, at, device):
     """Also the first of an optimiser, whose state is not yet there."""
     config = TrainConfig(warmup_steps=0, heads_only_epochs=0, lr=0.1, **settings)
-    poisoned = inputs(9)
+    device = torch.device(device)
+    poisoned = on(device, inputs(9))
     poisoned["search_box"][2, 1] = float("nan")
     found = []
     for steps in ([0, 1, 2, 3], [0, 1, 2, 3, 4]):
-        model = TinyModel(1)
-        stepper = Stepper(model, config, CPU, 100)
+        model = TinyModel(1).to(device)
+        stepper = Stepper(model, config, device, 100)
         plain = iter(range(9))
         for step in steps:
             torch.manual_seed(0)
@@ -187,10 +193,60 @@ def test_a_step_that_is_not_finite_is_as_if_it_had_not_been(settings, at):
                     torch.equal(before[name], now) for name, now in model.state_dict().items()
                 )
             else:
-                assert not stepper(inputs(next(plain)), 0, 0).left_out
+                assert not stepper(on(device, inputs(next(plain))), 0, 0).left_out
         found.append((model.state_dict(), stepper.state_dict()["optimizer"]["state"]))
     (plain_model, plain_state), (model, state) = found
     assert all(torch.equal(plain_model[name], value) for name, value in model.items())
     assert plain_state.keys() == state.keys()
     for key, values in plain_state.items():
         assert all(torch.equal(values[name], state[key][name]) for name in values)
+
+
+def test_running_statistics_of_a_step_that_is_left_out_stay():
+    model = TinyModel(1)
+    model.z_net.append(torch.nn.BatchNorm2d(4))
+    stepper = Stepper(model, TrainConfig(), CPU, 100)
+    stepper(inputs(0), 0, 0)
+    before = copy.deepcopy(model.state_dict())
+    poisoned = inputs(1)
+    poisoned["search"][0, 0, 0, 0] = float("inf")
+    assert stepper(poisoned, 1, 0).left_out
+    assert all(torch.equal(before[name], now) for name, now in model.state_dict().items())
+    stepper(inputs(2), 2, 0)
+    name = "z_net.2.running_mean"
+    assert not torch.equal(before[name], model.state_dict()[name])
+
+
+@pytest.mark.parametrize("settings", [{"momentum": 0.9}, {"optimizer": "adamw"}])
+def test_another_memory_layout_goes_on_with_the_same_numbers(settings):
+    config = TrainConfig(warmup_steps=0, heads_only_epochs=0, lr=0.1, **settings)
+    found = []
+    for then, now in ((False, False), (False, True), (True, False)):
+        model, other = TinyModel(1), TinyModel(2)
+        for one, last in ((model, then), (other, now)):
+            if last:
+                one.to(memory_format=torch.channels_last)
+        first = Stepper(model, config, CPU, 100)
+        torch.manual_seed(0)
+        first(inputs(0), 0, 0)
+        second = Stepper(other, config, CPU, 100)
+        other.load_state_dict(model.state_dict())
+        second.load_state_dict(first.state_dict())
+        torch.manual_seed(1)
+        second(inputs(1), 1, 0)
+        found.append(other.state_dict())
+    for state in found[1:]:
+        for name, value in state.items():
+            torch.testing.assert_close(value, found[0][name], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.gpu
+def test_fp16_leaves_out_what_is_not_only_too_large_for_its_scale():
+    device = torch.device("cuda")
+    model = TinyModel(1).to(device)
+    model.cm_head.weight.register_hook(lambda gradient: gradient * float("inf"))
+    stepper = Stepper(model, TrainConfig(amp="fp16"), device, 100)
+    data = on(device, inputs(0))
+    reports = [stepper(data, 0, 0) for _ in range(20)]  # the scale begins at 65,536
+    assert not reports[0].left_out
+    assert reports[-1].left_out

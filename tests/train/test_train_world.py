@@ -88,8 +88,22 @@ def cuda(monkeypatch):
     return see
 
 
-def test_the_device_is_that_of_the_local_rank(monkeypatch, cuda):
-    monkeypatch.setenv("LOCAL_RANK", "1")
+@pytest.fixture
+def launched(monkeypatch):
+    """Set what a launcher sets; ``launched(RANK="3")`` overrides, None takes away."""
+
+    def launched(**names):
+        given = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+        for name, value in {**given, **names}.items():
+            monkeypatch.delenv(name, raising=False)
+            if value is not None:
+                monkeypatch.setenv(name, value)
+
+    return launched
+
+
+def test_the_device_is_that_of_the_local_rank(launched, cuda):
+    launched(LOCAL_RANK="1", RANK="1", WORLD_SIZE="2")
     cuda(2)
     for wanted in ("auto", "cuda"):
         world = World()
@@ -121,10 +135,30 @@ def test_cuda_that_is_not_there_says_what_torch_sees(monkeypatch, cuda):
         world.use_device("cuda")
 
 
-def test_processes_of_a_machine_are_counted_where_nobody_says_how_many(monkeypatch):
-    for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("RANK", "3")
+@pytest.mark.parametrize("absent", ["RANK", "MASTER_ADDR", "MASTER_PORT"])
+def test_a_launcher_that_is_half_set_is_refused(launched, absent):
+    launched(**{"WORLD_SIZE": "4", absent: None})
+    with pytest.raises(ConfigError, match=f"WORLD_SIZE is 4, but {absent} of this process is not"):
+        World().__enter__()
+
+
+def test_one_process_needs_no_launcher(launched):
+    launched(WORLD_SIZE="1", RANK="0", MASTER_ADDR=None)
+    with World() as world:
+        assert (world.rank, world.size, world.grouped) == (0, 1, False)
+
+
+def test_ranks_on_different_kinds_of_devices_are_refused(monkeypatch):
+    world = World()
+    monkeypatch.setattr(world, "gather", lambda kind: ["cuda", "cuda", kind, "cuda"])
+    with pytest.raises(ConfigError, match="rank 2 of 4 sees no CUDA device, the others do"):
+        world.same_device()
+    monkeypatch.setattr(world, "gather", lambda kind: [kind] * 4)
+    world.same_device()
+
+
+def test_processes_of_a_machine_are_counted_where_nobody_says_how_many(launched, monkeypatch):
+    launched(RANK="3", WORLD_SIZE="5", LOCAL_RANK=None, LOCAL_WORLD_SIZE=None)
     world = World()
     monkeypatch.setattr(world, "gather", lambda host: ["a", "b", "a", host, "b"])
     world._count_neighbours("b")

@@ -77,7 +77,7 @@ class FakeLoader:
         self.close()
 
     def close(self) -> None:
-        pass
+        time.sleep(float(os.environ.get("FAKE_CLOSE_S", "0")))
 
     def __iter__(self):
         return self

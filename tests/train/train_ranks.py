@@ -19,7 +19,7 @@ BATCH, PER_EPOCH = 5, 4  # pairs, steps
 CONFIG = (
     "data: {pairs_per_epoch: 22}\n"
     f"train:\n  batch_size: {BATCH}\n  warmup_steps: 6\n  lr: 0.5\n  momentum: 0.9\n  threads: 1\n"
-    "  log_every: 1\n  checkpoint_every: 3\n  epochs: 99\n"
+    "  log_every: 1\n  checkpoint_every: 3\n  epochs: 99999\n"
 )
 ALL_END_S = 30.0  # what is promised after one rank has failed
 

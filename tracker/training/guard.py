@@ -25,6 +25,7 @@ __all__ = ["Guard", "leave"]
 
 POLL_S = 1.0
 GRACE_S = 5.0
+CLOSE_S = 15.0  # of the process that has failed, for closing what it has open
 LOST_S = 60.0
 LATE_S = 5.0  # this process was itself suspended so long: what it has not seen means nothing
 FAILED = "failed"
@@ -124,9 +125,8 @@ class Guard:
             try:
                 if store.check([FAILED]):
                     self._known = True
-                    if store.get(FAILED) != str(self.rank).encode() and not self._over.wait(
-                        GRACE_S
-                    ):
+                    own = store.get(FAILED) == str(self.rank).encode()
+                    if not self._over.wait(CLOSE_S if own else GRACE_S):
                         self.leave(1)  # the main thread has not ended by itself
                     return
                 beat += 1

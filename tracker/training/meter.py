@@ -22,10 +22,15 @@ from tracker.training.schedule import learning_rate
 from tracker.training.step import PHASES, StepReport
 from tracker.training.world import World
 
-__all__ = ["LAG", "TIMES", "LeftOut", "Meter", "Window"]
+__all__ = ["TIMES", "LeftOut", "Meter", "Window", "lag_of"]
 
-LAG = 2  # steps that a CUDA device may be behind; on a CPU nothing is
+LAG = 2  # steps that a CUDA device may be behind
 TIMES = ("pairs_per_s", "data_wait_share", "wait_ms", *(f"{name}_ms" for name in PHASES))
+
+
+def lag_of(device: torch.device) -> int:
+    """Steps after which a step is looked at: a CUDA device is behind, a CPU is not."""
+    return LAG if device.type == "cuda" else 0
 
 
 class Window(NamedTuple):

@@ -154,7 +154,7 @@ class World:
         if len(set(kinds)) > 1:
             without = ", ".join(str(rank) for rank, kind in enumerate(kinds) if kind != "cuda")
             raise ConfigError(
-                f"rank {without} of {self.size} sees no CUDA device, the others do: look at its "
+                f"rank {without} of {len(kinds)} sees no CUDA device, the others do: look at its "
                 "machine's driver (nvidia-smi), or give --set train.device=cpu"
             )
 
