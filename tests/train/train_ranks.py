@@ -48,7 +48,7 @@ class Ranks(Process):
         all the others have ended there are less than `ALL_END_S`.
         """
         wanted = codes or (0,) * len(self.processes)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 150  # imports on a busy machine included
         for process, code in zip(self.processes, wanted, strict=True):
             while process.exitcode is None and code != -signal.SIGKILL:
                 process.join(0.1)
