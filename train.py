@@ -36,7 +36,7 @@ from tracker.training.lock import FolderLock
 from tracker.training.log import RunLog
 from tracker.training.meter import Meter, lag_of
 from tracker.training.profile import profile_option
-from tracker.training.records import environment, header, write_records
+from tracker.training.records import dumped, environment, header, write_records
 from tracker.training.resume import RandomState, Start, State, find_start, made_with
 from tracker.training.run_folder import Checkpoints
 from tracker.training.saver import Saver
@@ -165,7 +165,7 @@ def run(options: Options, world: World) -> int:
         FolderLock(out, world.first),
         world.telling(),
     ):
-        settings, per_epoch, text = config.train, loader.steps_per_epoch, strict.dump(config)
+        settings, per_epoch, text = config.train, loader.steps_per_epoch, dumped(config)
         checkpoints = Checkpoints(out, settings.keep, per_epoch, settings.keep_epochs)
         found = find_start(options.resume, checkpoints, text, free_keys(settings), world, warn)
         start, whole = found.step if found else 0, settings.epochs * per_epoch

@@ -45,12 +45,17 @@ SETTINGS = {"show_default": True}
 @WORKERS
 @DEVICE
 @SET
+@click.option(
+    "--replace", is_flag=True,
+    help="Begin anew where results of that name were made by another checkpoint, other settings or "
+    "another kind of device, which is otherwise refused.",
+)  # fmt: skip
 @click.option("--per-sequence", is_flag=True, help="Print the figures of every sequence too.")
 @JSON
 def eval_command(
     checkpoint: Path, dataset: Dataset, root: Path, out: Path, split: str | None,
     convention: Convention | None, name: str | None, workers: int | None, device: str,
-    overrides: tuple[str, ...], per_sequence: bool, as_json: bool,
+    overrides: tuple[str, ...], replace: bool, per_sequence: bool, as_json: bool,
 ) -> None:  # fmt: skip
     r"""Follow every sequence of a data set from its first box, and score the boxes.
 
@@ -65,14 +70,19 @@ def eval_command(
           --root data/raw/otb --out results
     """
     from tracker import entrants, evaluate, evaluation_text
+    from tracker.ledger import drop_other
     from tracker.metrics import DEFAULT_CONVENTION
+    from tracker.results import check_tracker_name
     from tracker.sequences import read_sequences
 
     rule = convention or DEFAULT_CONVENTION[dataset]
     sequences = read_sequences(dataset, root, split, rule)
     made = entrants.open_checkpoint(checkpoint, overrides, device)
+    name = check_tracker_name(name or entrants.default_name(checkpoint))
+    if replace and drop_other(out, dataset, name, made.made_by):
+        click.echo(f"Note: results of {name} made by something else were removed", err=True)
     evaluation, submission = evaluate.evaluate(
-        sequences, out, name=name or entrants.default_name(checkpoint), make=made.make,
+        sequences, out, name=name, make=made.make,
         made_by=made.made_by, convention=rule, workers=workers or made.workers,
     )  # fmt: skip
     report = _write_report(evaluation, sequences, out, made)

@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from shards.sink import FolderSink
 from tracker.results import FOLDERS
 from tracker.sequences import Dataset, VideoSequence
 
-__all__ = ["Ledger", "data_fingerprint", "opened", "read_ledger"]
+__all__ = ["Ledger", "data_fingerprint", "drop_other", "opened", "read_ledger"]
 
 SHOWN_CHARACTERS = 60
 ELSEWHERE = "give another --name or --out"
@@ -125,6 +126,35 @@ def opened(
             yield ledger
 
 
+def drop_other(out: Path, dataset: Dataset, tracker: str, made_by: Mapping[str, str]) -> bool:
+    """Remove a tracker's results if the ledger says that they were made by something else.
+
+    Results without a ledger, which may be anybody's, stay.
+
+    Parameters
+    ----------
+    made_by : as `opened` takes it
+
+    Returns
+    -------
+    Whether they were removed
+
+    Raises
+    ------
+    MismatchError : if another process is writing them
+    """
+    path = _path(out, dataset, tracker)
+    with _locked(path, tracker):
+        ledger = read_ledger(out, dataset, tracker)
+        if ledger is None or not _differing(ledger, made_by):
+            return False
+        results = out / FOLDERS[dataset] / tracker
+        if results.is_dir():
+            shutil.rmtree(results)
+        path.unlink()  # last, so that what a killed process leaves is removed the next time
+        return True
+
+
 @contextmanager
 def _locked(path: Path, tracker: str) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -152,14 +182,19 @@ def _checked(out: Path, dataset: Dataset, tracker: str, made_by: Mapping[str, st
         return Ledger(made_by)
     differ = [
         f"{key} {_short(ledger.made_by.get(key))} there, {_short(made_by.get(key))} now"
-        for key in {**made_by, **ledger.made_by}
-        if ledger.made_by.get(key) != made_by.get(key)
+        for key in _differing(ledger, made_by)
     ]
     if differ:
         raise MismatchError(
             f"{results}: these results are of something else ({'; '.join(differ)}); {ELSEWHERE}"
         )
     return ledger
+
+
+def _differing(ledger: Ledger, made_by: Mapping[str, str]) -> list[str]:
+    """What differs between the makings."""
+    keys = {**made_by, **ledger.made_by}
+    return [key for key in keys if ledger.made_by.get(key) != made_by.get(key)]
 
 
 def _short(text: str | None) -> str:

@@ -18,7 +18,7 @@ import pytest
 from shards.errors import DataError, MismatchError
 from tracker.evaluate import evaluate, score_all
 from tracker.evaluation_text import facts
-from tracker.ledger import data_fingerprint, read_ledger
+from tracker.ledger import data_fingerprint, drop_other, read_ledger
 from tracker.onepass import KEEP_FIRST_BOX, KeepFirstBox, run_sequence
 from tracker.runs import EvaluationError
 from tracker.scores import Evaluation
@@ -370,6 +370,24 @@ def test_an_odd_line_of_a_ledger_counts_as_not_there(root: Path, tmp_path: Path)
     assert read_ledger(out, "otb", "drifter").done == {}
     run(root, out)  # follows again, without a traceback
     assert len(read_ledger(out, "otb", "drifter").done) == len(lines) - 1
+
+
+@pytest.mark.parametrize(
+    "change", [{}, {"checkpoint": "other"}, {"track.match.window": "0.3"}, {"track.new": "1"}]
+)
+def test_results_of_another_making_can_be_dropped(root: Path, tmp_path: Path, change: Any) -> None:
+    out, now = tmp_path / "out", MADE_BY | change
+    assert not drop_other(out, "otb", "drifter", now)
+    run(root, out)
+    (boxes,) = out.glob("*/drifter")
+    assert drop_other(out, "otb", "drifter", now) == bool(change)
+    assert boxes.exists() != bool(change)
+    run(root, out, made_by=now)  # is not refused
+    run(root, out, made_by=MADE_BY, name="elsewhere")
+    for ledger in (out / "ledgers").glob("*/elsewhere.jsonl"):
+        ledger.unlink()
+    assert not drop_other(out, "otb", "elsewhere", now)
+    assert [*out.glob("*/elsewhere/*")]
 
 
 def test_every_picture_counts_for_the_fingerprint(tmp_path: Path) -> None:

@@ -72,6 +72,9 @@ def test_eval_prints_tables_and_json_and_resumes(
     assert (
         command("eval", *words, "--set", "track.match.window=0.1", "--name", "low").exit_code == 0
     )
+    replaced = command("eval", *words, "--replace")
+    assert replaced.exit_code == 0
+    assert "Note: results of tiny made by something else were removed" in replaced.stderr
 
 
 def test_bad_input_of_eval_is_one_known_failure(

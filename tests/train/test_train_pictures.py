@@ -7,6 +7,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from train_fakes import use_fakes
 from train_process import same
 
 import train
@@ -15,6 +16,7 @@ from shards.pixels import MEAN_RGB, STD_RGB
 from shards.rng import uniforms
 from tracker.follow import _siamrpn_search, _spm_search
 from tracker.models import ModelConfig, build
+from tracker.training import watch
 from tracker.training.checkpoint import read
 from tracker.training.pictures import FOUND_RGB, PAIRS, Found, draw_pairs, keep, predict
 
@@ -228,6 +230,28 @@ def test_a_sheet_is_kept_whole_and_shown(tmp_path):
     assert path.name == "step_00000100.png"
     assert np.array_equal(np.asarray(Image.open(BytesIO(path.read_bytes()))), picture)
     assert board.images == [("pairs", picture, 100, "HWC")]
+
+
+def test_a_picture_that_fails_is_a_warning_and_the_training_goes_on(tmp_path, monkeypatch):
+    use_fakes(monkeypatch.setattr)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.yaml").write_text("train: {batch_size: 4, threads: 1, pictures_every: 2}\n")
+    state, threads = torch.get_rng_state(), torch.get_num_threads()
+
+    def fail(*_, **__):
+        raise torch.OutOfMemoryError("tried to allocate\n4 GiB")
+
+    monkeypatch.setattr(watch, "pairs_sheet", fail)
+    try:
+        result = CliRunner().invoke(train.main, ["--config", "tiny.yaml", "--steps", "4"])
+    finally:
+        torch.set_rng_state(state)
+        torch.set_num_threads(threads)
+    assert result.exit_code == 0, result.output
+    assert result.stderr == "".join(
+        f"Warning: there is no picture after step {step}: tried to allocate 4 GiB\n"
+        for step in (2, 4)
+    )
 
 
 def test_a_sheet_that_cannot_be_written_is_a_warning(tmp_path, capsys):

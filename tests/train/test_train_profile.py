@@ -126,3 +126,39 @@ def test_a_run_that_ends_early_says_that_there_is_none(tmp_path, done):
 def test_not_asked_for_it_does_nothing(tmp_path):
     assert profiled(tmp_path, 0, left=50, done=50) == []
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_profiler_that_fails_is_a_warning_and_no_error_hides_the_loops(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("no trace\nwas made")
+
+    monkeypatch.setattr(torch.profiler.profile, "export_chrome_trace", fail)
+    (line,) = profiled(tmp_path, 2, left=2, done=2)
+    assert line == "Warning: there is no profile, the profiler failed: no trace was made"
+    told = []
+
+    def training():
+        given = {"first": 0, "left": 4, "device": torch.device("cpu"), "say": told.append}
+        with Profiler(tmp_path, 4, **given) as watch:
+            watch.step()
+            raise KeyError("the first error")
+
+    with pytest.raises(KeyError, match="the first error") as caught:
+        training()
+    assert caught.value.__context__ is None
+    assert told == [line]
+
+
+def test_after_an_error_the_device_is_not_waited_for(tmp_path, monkeypatch):
+    """What it has to say by then would hide the error."""
+    waits = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: waits.append(1))
+    for error, wanted in ((None, [1]), (KeyError(), [1])):
+        watch = Profiler(
+            tmp_path, 4, first=0, left=4, device=torch.device("cpu"), say=lambda _: None
+        )
+        watch.__enter__()
+        watch.step()
+        watch._cuda = watch._cuda_waits = True
+        watch.__exit__(type(error) if error else None, error, None)
+        assert waits == wanted

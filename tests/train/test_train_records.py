@@ -1,10 +1,12 @@
 """Records of a run: commit, versions, machine, data, and what changed between two starts."""
 
+import errno
 import hashlib
 import json
 import os
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ import train
 from loaders.config import PairConfig
 from loaders.sets import open_sets
 from tracker.training import records
+from tracker.training.checkpoint import read
 from tracker.training.records import commit, environment, variables, write_records
 from tracker.training.world import World
 
@@ -206,3 +209,51 @@ def test_data_sets_have_the_fingerprint_of_their_manifest(packed):
     for name in ("lasot", "coco"):
         data = (packed / name / "manifest.json").read_bytes()
         assert described[name]["manifest_sha256"] == hashlib.sha256(data).hexdigest()
+
+
+def test_no_password_is_recorded(tmp_path, monkeypatch):
+    use_fakes(monkeypatch.setattr)
+    monkeypatch.chdir(tmp_path)
+    Path("tiny.yaml").write_text("train: {batch_size: 4, threads: 1}\n")
+    arguments = [
+        "--config",
+        "tiny.yaml",
+        "--steps",
+        "1",
+        "--data",
+        "https://me:hunter2@host/packed",
+    ]
+    monkeypatch.setattr(sys, "orig_argv", [*arguments, "pipe:curl -H 'Key: hunter2' {}"])
+    state, threads = torch.get_rng_state(), torch.get_num_threads()
+    try:
+        result = CliRunner().invoke(train.main, arguments)
+        again = CliRunner().invoke(train.main, [*arguments, "--steps", "2"])
+    finally:
+        torch.set_rng_state(state)
+        torch.set_num_threads(threads)
+    assert result.exit_code == again.exit_code == 0, result.output + again.output
+    run = Path("runs/tiny")
+    assert [
+        path for path in run.rglob("*") if path.is_file() and b"hunter2" in path.read_bytes()
+    ] == []
+    assert "path: https://host/packed" in (run / "config.yaml").read_text()
+    assert "path: https://host/packed" in read(run / "latest.pth")["meta"]["config"]
+    command = json.loads((run / "run.json").read_text())["command"]
+    assert command.endswith("--data https://host/packed 'pipe:(hidden)'")
+
+
+def test_a_disk_that_takes_no_records_ends_a_first_start_only(tmp_path, monkeypatch):
+    write_records(tmp_path, "a: 1\n", RECORD, 0)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(path, text):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(records, "replace_text", full)
+    why = "could not be written and is of an earlier start: No space left on device"
+    assert write_records(tmp_path, "a: 2\n", RECORD, 5) == [
+        f"{tmp_path}/{name} {why}" for name in ("config.yaml", "run.json")
+    ]
+    with pytest.raises(OSError, match="No space left"):
+        write_records(tmp_path, "a: 2\n", RECORD, 0)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -14,7 +14,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from train_process import Process, metrics, same, start_server
 
-from tracker.training import appender
+from tracker.training import appender, log
 from tracker.training.appender import Appender
 from tracker.training.checkpoint import NotWritten, read, write
 from tracker.training.log import keep_until
@@ -245,3 +245,24 @@ def test_a_torn_line_in_the_middle_and_one_without_its_end_are_mended(tmp_path):
     path.write_text('{"step": 1}\n{"step": 2, "lo{"step": 3}\n{"step": 4}')
     keep_until(path, 9)
     assert path.read_text() == '{"step": 1}\n{"step": 4}\n'
+
+
+def test_lines_are_dropped_on_a_full_disk_and_what_cannot_be_is_a_warning(
+    tmp_path, monkeypatch, capsys
+):
+    def full(path, text):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(log, "replace_text", full)
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n{"st')
+    keep_until(path, 1)
+    assert path.read_text() == '{"step": 1}\n'
+    assert capsys.readouterr().err == ""
+    path.write_text('{"step": 2}\n{"step": 1}\n')
+    keep_until(path, 1)
+    assert path.read_text() == '{"step": 2}\n{"step": 1}\n'
+    error = capsys.readouterr().err
+    assert error.startswith(f"Warning: {path}: lines after step 1 could not be dropped")
+    with pytest.raises(OSError, match="No space left"):
+        keep_until(path, 0)

@@ -29,16 +29,18 @@ class EvaluateConfig:
     ----------
     every : epochs between evaluations, the last epoch always included; 0: none
     dataset : that is followed through
-    root : its folder
+    root : its folder; null: ``data/raw/<dataset>``, or ``$SIAMSTREAM_RAW/<dataset>``
     split : of the data set; null: as `tracker eval` has it
     device : of the evaluation, which runs in a process of its own; ``auto``: as `tracker eval`
+    timeout_minutes : of one evaluation; one that takes longer is ended, with a warning
     """
 
     every: Annotated[int, Ge(0)] = 0
     dataset: Literal["otb", "lasot", "got10k", "trackingnet"] = "otb"
-    root: str = "data/raw/otb"
+    root: str | None = None
     split: str | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    timeout_minutes: Annotated[float, Gt(0), Le(1e6)] = 240.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,14 +6,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Literal
 
 import click
 
 from shards.atomic import replace_text
 from tracker.sequences import Dataset
+from tracker.training.board import Board
 
-__all__ = ["FIGURES", "MAIN", "Result", "append_results", "read_results", "show"]
+__all__ = ["FIGURES", "MAIN", "Result", "ResultBoard", "append_results", "read_results"]
 
 MAIN: dict[Dataset, Literal["auc", "ao"]] = {
     "otb": "auc", "lasot": "auc", "trackingnet": "auc", "got10k": "ao",
@@ -74,23 +76,48 @@ def append_results(path: Path, results: Sequence[Result]) -> None:
     replace_text(path, before + "".join(f"{json.dumps(asdict(one))}\n" for one in results))
 
 
-def show(result: Result, folder: Path) -> None:
-    """Print a result, and add its figures to TensorBoard at its checkpoint's step.
+class ResultBoard:
+    """Shows results on the terminal and in TensorBoard, ``eval`` there; a context manager.
 
     Parameters
     ----------
-    result : new
-    folder : of the run; TensorBoard shows ``eval`` beside the training
+    folder : of the run
+    start : steps done before; TensorBoard's numbers of later ones, from before a fallback, go when
+        the first result comes, those of earlier ones stay
     """
-    from torch.utils.tensorboard import SummaryWriter  # slow to import
 
-    click.echo(
-        f"Evaluation of epoch {result.epoch} (step {result.step:,}): {result.dataset} "
-        f"{result.split}, {result.name.upper()} {result.value:.4f}, in {result.seconds:,.0f} s"
-    )
-    try:
-        with SummaryWriter(str(folder / "tensorboard" / "eval")) as board:
-            for name, value in result.figures.items():
-                board.add_scalar(f"eval/{name}", value, result.step)
-    except OSError as error:
-        click.echo(f"Warning: TensorBoard does not show it: {error}", err=True)
+    def __init__(self, folder: Path, start: int) -> None:
+        self._folder, self._start = folder / "tensorboard" / "eval", start
+        self._board: Board | None = None
+
+    def __enter__(self) -> ResultBoard:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        board, self._board = self._board, None
+        if board is not None:
+            board.close()
+
+    def show(self, result: Result) -> None:
+        """Print a result, and add its figures to TensorBoard at its checkpoint's step."""
+        click.echo(
+            f"Evaluation of epoch {result.epoch} (step {result.step:,}): {result.dataset} "
+            f"{result.split}, {result.name.upper()} {result.value:.4f}, in {result.seconds:,.0f} s"
+        )
+        try:
+            if self._board is None:
+                self._board = Board(self._folder, self._start, _warn)
+        except OSError as error:
+            _warn(f"TensorBoard does not show it: {error}")
+        else:
+            figures = {f"eval/{name}": value for name, value in result.figures.items()}
+            self._board.add_scalars(figures, result.step)
+
+
+def _warn(text: str) -> None:
+    click.echo(f"Warning: {text}", err=True)

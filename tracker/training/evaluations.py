@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
@@ -23,11 +23,8 @@ from typing import Protocol
 import click
 
 from shards.errors import ConfigError, DataError
-from tracker.files import file_sha256
 from tracker.follow import TrackingError, torch_device
-from tracker.ledger import read_ledger
 from tracker.metrics import DEFAULT_CONVENTION
-from tracker.results import FOLDERS
 from tracker.sequences import SPLITS, read_sequences
 from tracker.training.config import EvaluateConfig
 from tracker.training.evaluation_results import (
@@ -39,11 +36,12 @@ from tracker.training.evaluation_results import (
 from tracker.training.log import keep_until
 from tracker.training.world import Interrupt, World
 
-__all__ = ["Evaluations", "Keeper", "check", "command_of", "wait"]
+__all__ = ["Evaluations", "Keeper", "check", "command_of", "root_of", "wait"]
 
 NICE = 10
 LAST_LINES = 5  # of a failed evaluation that are shown
 END_S = 5.0  # until a process that was asked to end is killed
+KILL_S = 1.0  # until a killed process that stays is left behind
 WAIT_S = 0.5
 BUSY = 1  # smaller than the number of a signal that ends a run
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
@@ -66,18 +64,25 @@ def check(config: EvaluateConfig) -> None:
     rule = DEFAULT_CONVENTION[config.dataset]
     try:
         torch_device(config.device)
-        sequences = read_sequences(config.dataset, Path(config.root), config.split, rule)
+        sequences = read_sequences(config.dataset, root_of(config), config.split, rule)
     except (TrackingError, DataError) as error:
         raise ConfigError(f"train.evaluate: {error}") from error
     except OSError as error:
         raise ConfigError(
-            f"train.evaluate: {error.filename or config.root}: cannot be read: {error.strerror}"
+            f"train.evaluate: {error.filename or root_of(config)}: cannot be read: {error.strerror}"
         ) from error
     if not any(one.scored for one in sequences):
         raise ConfigError(
             f"train.evaluate: the ground truth of {config.dataset} {sequences.split} is not "
             "public, so there would be no figures; give another train.evaluate.split or dataset"
         )
+
+
+def root_of(config: EvaluateConfig) -> Path:
+    """Folder of the data set to evaluate on."""
+    if config.root is not None:
+        return Path(config.root)
+    return Path(os.environ.get("SIAMSTREAM_RAW") or "data/raw") / config.dataset
 
 
 class Keeper(Protocol):
@@ -186,9 +191,24 @@ class Evaluations:
         self._settle()
         if self._process is not None and self._process.poll() is not None:
             self._end(self._process.returncode)
+        self._end_if_late()
         if self._process is None and self._queue:
             self._begin_next()
         return list(self._new)
+
+    def _end_if_late(self) -> None:
+        process, minutes = self._process, self._config.timeout_minutes
+        if process is None or time.monotonic() - self._began < 60 * minutes:
+            return
+        self._process = None
+        os.killpg(process.pid, signal.SIGKILL)
+        with suppress(subprocess.TimeoutExpired):  # a dead disk may hold it, but not the training
+            process.wait(KILL_S)
+        log = self._folder / f"epoch_{self._epoch}.log"
+        self._failed(
+            self._epoch,
+            f"it took longer than train.evaluate.timeout_minutes {minutes:g}. {_last_lines(log)}",
+        )
 
     def stop(self) -> None:
         """End the process; the evaluation goes on where it was at the next start."""
@@ -232,7 +252,6 @@ class Evaluations:
             return
         epoch = self._queue.pop(0)
         try:
-            self._drop_other(epoch)
             self._process = self._start_process(epoch)
         except OSError as error:
             self._failed(epoch, f"it could not be started: {error}")
@@ -252,23 +271,9 @@ class Evaluations:
         ):
             return subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=log,
-                env={**os.environ, **ONE_THREAD, "PYTHONPATH": packages},
+                env={**os.environ, **ONE_THREAD, "PYTHONPATH": packages, "PYTHONSAFEPATH": "1"},
                 start_new_session=True,  # Ctrl-C is for the training, which ends this
             )  # fmt: skip
-
-    def _drop_other(self, epoch: int) -> None:
-        """Remove results that another checkpoint of that name left, or another kind of device."""
-        name, dataset = f"epoch_{epoch}", self._config.dataset
-        ledger = read_ledger(self._folder, dataset, name)
-        if ledger is None:
-            return
-        now = {
-            "checkpoint": file_sha256(self._checkpoint(epoch)),
-            "device": torch_device(self._config.device).type,
-        }
-        if any(ledger.made_by.get(key) != value for key, value in now.items()):
-            shutil.rmtree(self._folder / FOLDERS[dataset] / name, ignore_errors=True)
-            (self._folder / "ledgers" / FOLDERS[dataset] / f"{name}.jsonl").unlink()
 
     def _end(self, code: int) -> None:
         """Take the figures of the process that has ended."""
@@ -322,8 +327,9 @@ def command_of(config: EvaluateConfig, split: str, out: Path, checkpoint: Path) 
     """Command of an evaluation; one worker, since the cores belong to the training."""
     return [
         sys.executable, "-m", "tracker", "eval", "--checkpoint", str(checkpoint),
-        "--dataset", config.dataset, "--root", config.root, "--split", split, "--out", str(out),
-        "--name", checkpoint.stem, "--workers", "1", "--device", config.device, "--json",
+        "--dataset", config.dataset, "--root", str(root_of(config)), "--split", split,
+        "--out", str(out), "--name", checkpoint.stem, "--replace", "--workers", "1",
+        "--device", config.device, "--json",
     ]  # fmt: skip
 
 

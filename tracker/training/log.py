@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -88,14 +89,39 @@ class RunLog:
 def keep_until(path: Path, step: int) -> None:
     """Drop the lines of metrics.jsonl after a step, those that are torn, and partial ones.
 
-    A window that had begun when the run was stopped is told again when it is whole.
+    A window that had begun when the run was stopped is told again when it is whole. A disk that
+    takes nothing is said, and ends no run that goes on.
+
+    Parameters
+    ----------
+    path : file; if there is none, none is made
+    step : last that is kept; 0: all go
+
+    Raises
+    ------
+    OSError : at step 0, if the file cannot be read or written
     """
+    try:
+        _keep_until(path, step)
+    except OSError as error:
+        if not step:
+            raise
+        _warn(
+            f"{path}: lines after step {step:,} could not be dropped, and will be there twice: "
+            f"{error.strerror or error}"
+        )
+
+
+def _keep_until(path: Path, step: int) -> None:
     if not path.is_file():
         return
-    text = path.read_text(encoding="utf-8", errors="replace")
-    kept = "".join(f"{line}\n" for line in text.splitlines() if _step(line) <= step)
-    if kept != text or not step:
-        replace_text(path, kept)
+    data = path.read_bytes()
+    lines = data.decode(errors="replace").splitlines()
+    kept = "".join(f"{line}\n" for line in lines if _step(line) <= step).encode()
+    if kept != data and step and data.startswith(kept):
+        os.truncate(path, len(kept))  # works on a full disk too
+    elif kept != data or not step:
+        replace_text(path, kept.decode())
 
 
 def _step(line: str) -> float:

@@ -11,6 +11,7 @@ import click
 import torch
 from torch.profiler import ProfilerAction, ProfilerActivity, profile
 
+from shards.errors import one_line
 from shards.sink import storage_error
 
 __all__ = ["SKIP", "STEPS", "Profiler", "profile_option"]
@@ -35,7 +36,8 @@ class Profiler:
     """Profiles some steps of a loop that calls `step` after each; a context manager.
 
     Without steps to profile it does nothing at all. The numbers of the training are the same with
-    and without.
+    and without; a profiler that fails is a warning. Where the loop fails, what there is is written
+    without waiting for the device, and the loop's error is the one that is raised.
 
     Parameters
     ----------
@@ -61,10 +63,11 @@ class Profiler:
         self._skip = min(SKIP, max(0, left - steps))
         self._warm_up = min(WARM_UP, self._skip)
         self._done, self._cuda = 0, device.type == "cuda"
+        self._cuda_waits = self._cuda
         self._profile: profile | None = None
 
     def __enter__(self) -> Profiler:
-        self._begin_if_due()
+        self._try(self._begin_if_due)
         return self
 
     def __exit__(
@@ -74,13 +77,24 @@ class Profiler:
         trace: TracebackType | None,
     ) -> None:
         if self._steps:  # the loop has ended before all were profiled
-            self._end()
+            self._cuda_waits = self._cuda and error is None
+            self._try(self._end)
 
     def step(self) -> None:
         """Note that a step has been done."""
-        if not self._steps:
-            return
-        self._done += 1
+        if self._steps:
+            self._done += 1
+            self._try(self._advance)
+
+    def _try(self, action: Callable[[], None]) -> None:
+        """Do it; if that fails, say so, and profile no more."""
+        try:
+            action()
+        except Exception as error:  # noqa: BLE001 (a profile is not worth a run, whatever fails)
+            self._steps, self._profile = 0, None
+            self._say(f"Warning: there is no profile, the profiler failed: {one_line(error)}")
+
+    def _advance(self) -> None:
         if self._done == self._skip + self._steps:
             self._end()
         elif self._profile is not None:
@@ -112,7 +126,7 @@ class Profiler:
             recorded = 0
         else:
             recorded = max(0, self._done - self._skip)
-            if self._cuda:
+            if self._cuda_waits:
                 torch.cuda.synchronize()  # what was started in the last step belongs to it
             found.stop()
         if found is None or not recorded:

@@ -18,11 +18,14 @@ from typing import Any
 
 import torch
 
+from configs import strict
+from configs.plain import plain
 from shards.atomic import replace_text
+from shards.secrets import hidden, without_user
 from tracker.training.config import TrainConfig
 from tracker.training.world import World
 
-__all__ = ["commit", "environment", "header", "variables", "write_records"]
+__all__ = ["commit", "dumped", "environment", "header", "variables", "write_records"]
 
 PACKAGES = (
     "siamstream", "torch", "torchvision", "numpy", "nvidia-dali-cuda120", "nvidia-nvimgcodec-cu12",
@@ -98,17 +101,15 @@ def commit(folder: Path) -> tuple[str | None, bool | None]:
 def variables(environment: Mapping[str, str]) -> dict[str, str]:
     """Variables that change results or speed; nothing that looks like a secret or an address."""
     return {
-        name: _without_user(environment[name])
+        name: _shown(environment[name])
         for name in sorted(environment)
         if name.startswith(VARIABLES) and not HIDDEN.search(name)
     }
 
 
-def _without_user(text: str) -> str:
+def _shown(text: str) -> str:
     """Value of a variable; of a URL without user name, password and query."""
-    if "://" not in text:
-        return text
-    return re.sub(r"(?<=://)[^/@]*@", "", text).partition("?")[0]
+    return without_user(text).partition("?")[0] if "://" in text else text
 
 
 def _versions(cuda: bool) -> dict[str, str | None]:
@@ -172,6 +173,11 @@ def header(model: str, config: TrainConfig, record: Mapping[str, Any]) -> list[s
     ]
 
 
+def dumped(config: Any) -> str:
+    """YAML text of a run's configuration for its records and checkpoints, without passwords."""
+    return strict.dump(hidden(plain(config)))
+
+
 def write_records(folder: Path, config: str, record: Mapping[str, Any], start: int) -> list[str]:
     """Write what a run depends on: its resolved config.yaml, and run.json.
 
@@ -185,33 +191,54 @@ def write_records(folder: Path, config: str, record: Mapping[str, Any], start: i
 
     Returns
     -------
-    A line that tells if the code is of another commit than at the last start
+    Lines that tell if the code is of another commit than at the last start, and what could not be
+    written; passwords are not recorded
+
+    Raises
+    ------
+    OSError : if the disk takes nothing at a first start; a run that goes on does so
     """
     folder.mkdir(parents=True, exist_ok=True)
     missing = record["data"]["missing"]
     absent = f"# not on disk: {', '.join(missing)}\n" if missing else ""
-    replace_text(folder / "config.yaml", f"# Resolved configuration of this run.\n{absent}{config}")
     path = folder / "run.json"
-    starts = _starts(path) if start else []  # a start from 0 is another run
-    command = shlex.join(sys.orig_argv)
+    starts, told = _starts(path) if start else ([], [])  # a start from 0 is another run
+    command = shlex.join(map(hidden, sys.orig_argv))
     begins = {"step": start, "command": command, **{key: record.get(key) for key in KEPT}}
     if change := record.get("data_change"):
         begins["data_change"] = list(change)
-    facts = {"command": command, **record, "starts": [*starts, begins]}
-    replace_text(path, json.dumps(facts, indent=1, default=str) + "\n")
-    return _other_code(starts[-1], begins) if starts else []
+    facts = {"command": command, **hidden(record), "starts": [*starts, begins]}
+    texts = {
+        folder / "config.yaml": f"# Resolved configuration of this run.\n{absent}{config}",
+        path: json.dumps(facts, indent=1, default=str) + "\n",
+    }
+    for place, text in texts.items():
+        try:
+            replace_text(place, text)
+        except OSError as error:
+            if not start:
+                raise
+            told.append(f"{place} could not be written and is of an earlier start: {_why(error)}")
+    return [*told, *(_other_code(starts[-1], begins) if starts else [])]
 
 
-def _starts(path: Path) -> list[dict[str, Any]]:
-    """Earlier starts of a run.json; one that is damaged is kept under another name."""
+def _starts(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """Earlier starts of a run.json; one that is damaged is kept under another name. Warnings."""
     if not path.is_file():
-        return []
-    with suppress(ValueError, KeyError, TypeError):
-        starts = json.loads(path.read_text(encoding="utf-8"))["starts"]
-        if isinstance(starts, list) and all(isinstance(one, dict) for one in starts):
-            return starts
-    shutil.copy(path, path.with_name("run.json.damaged"))
-    return []
+        return [], []
+    try:
+        with suppress(ValueError, KeyError, TypeError):
+            starts = json.loads(path.read_text(encoding="utf-8"))["starts"]
+            if isinstance(starts, list) and all(isinstance(one, dict) for one in starts):
+                return starts, []
+        shutil.copy(path, path.with_name("run.json.damaged"))
+    except OSError as error:
+        return [], [f"{path}: its earlier starts are lost: {_why(error)}"]
+    return [], []
+
+
+def _why(error: OSError) -> str:
+    return error.strerror or str(error)
 
 
 def _other_code(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

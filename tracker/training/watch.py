@@ -10,11 +10,13 @@ from typing import Any
 
 import click
 
+from shards.errors import one_line
 from tracker.models import TrackerModel
+from tracker.training.board import Board
 from tracker.training.config import TrainConfig
-from tracker.training.evaluation_results import Result, show
+from tracker.training.evaluation_results import Result, ResultBoard
 from tracker.training.evaluations import Evaluations, check, wait
-from tracker.training.pictures import Board, keep, pairs_sheet
+from tracker.training.pictures import keep, pairs_sheet
 from tracker.training.profile import Profiler
 from tracker.training.run_folder import Checkpoints
 from tracker.training.step import PRECISIONS
@@ -64,9 +66,11 @@ class Watch:
             start=start, keeper=checkpoints, active=world.first,
         )  # fmt: skip
         self._stack = ExitStack()
+        self._shown = ResultBoard(folder, start)
 
     def __enter__(self) -> Watch:
         with ExitStack() as stack:
+            stack.enter_context(self._shown)
             stack.enter_context(self.evaluations)
             stack.enter_context(self._profiler)
             self._stack = stack.pop_all()
@@ -102,14 +106,21 @@ class Watch:
         self._profiler.step()
         every = self._config.pictures_every
         if board is not None and every and done % every == 0:
-            keep(
-                self._folder, done, pairs_sheet(model, inputs, PRECISIONS[self._config.amp]), board
-            )
+            self._look(done, model, inputs, board)
         epoch, rest = divmod(done, self._steps_per_epoch)
         if saved and not rest:
             self.evaluations.submit(epoch)
         for result in self.evaluations.poll():
             self._show(result)
+
+    def _look(
+        self, done: int, model: TrackerModel, inputs: Mapping[str, Any], board: Board
+    ) -> None:
+        try:
+            picture = pairs_sheet(model, inputs, PRECISIONS[self._config.amp])
+            keep(self._folder, done, picture, board)
+        except Exception as error:  # noqa: BLE001 (a picture is not worth a run, whatever fails)
+            self._tell([f"there is no picture after step {done:,}: {one_line(error)}"])
 
     def finish(self, interrupt: Interrupt) -> int:
         """Wait for the evaluations that are left, on all ranks; returns the signal that ended it.
@@ -127,13 +138,13 @@ class Watch:
         ----------
         step : of the checkpoint that the run ended with
         """
-        with Interrupt() as interrupt, self.evaluations:
+        with Interrupt() as interrupt, self._shown, self.evaluations:
             if self.evaluations.left:
                 self._tell(self._checkpoints.begin(step))  # the best so far is known from here on
             return self.finish(interrupt)
 
     def _show(self, result: Result) -> None:
-        show(result, self._folder)
+        self._shown.show(result)
         judge = self._checkpoints.judge
         self._tell(judge(result.step, result.value, result.measure, higher_is_better=True))
 
