@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,8 +36,8 @@ class Claim:
         return median >= self.bar if self.least else median < self.bar
 
 
-def claim_facts(claim: Claim, values: Sequence[float]) -> dict[str, Any]:
-    """One claim of a result, with every repeat."""
+def claim_facts(claim: Claim, values: Sequence[float], unsure: bool = False) -> dict[str, Any]:
+    """One claim of a result, with every repeat; ``holds`` is None if the values cannot tell."""
     return {
         "key": claim.key,
         "what": claim.what,
@@ -46,15 +46,21 @@ def claim_facts(claim: Claim, values: Sequence[float]) -> dict[str, Any]:
         "least": claim.least,
         "repeats": list(values),
         "summary": summary(values),
-        "holds": claim.holds(statistics.median(values)),
+        "holds": None if unsure else claim.holds(statistics.median(values)),
     }
 
 
 def claims_of(
-    claims: Iterable[Claim], values: Mapping[str, Sequence[float]]
+    claims: Iterable[Claim],
+    values: Mapping[str, Sequence[float]],
+    unsure: Container[str] = (),
 ) -> list[dict[str, Any]]:
-    """Every claim of which there are values."""
-    return [claim_facts(claim, values[claim.key]) for claim in claims if values.get(claim.key)]
+    """Every claim of which there are values; those with a key in `unsure` are not judged."""
+    return [
+        claim_facts(claim, values[claim.key], claim.key in unsure)
+        for claim in claims
+        if values.get(claim.key)
+    ]
 
 
 def claim_rows(run: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -67,7 +73,7 @@ def claim_rows(run: Mapping[str, Any]) -> list[tuple[str, ...]]:
                 claim["what"],
                 f"{claim['summary']['median']:.3g} {claim['unit']}".rstrip(),
                 f"{side} {claim['bar']:g} {claim['unit']}".rstrip(),
-                "yes" if claim["holds"] else "NO",
+                {True: "yes", False: "NO", None: "not judged"}[claim["holds"]],
             )
         )
     return rows

@@ -25,6 +25,7 @@ from benchmarks.train_report import (
     FEEDS_HEADER,
     SETTINGS_HEADER,
     feeds_rows,
+    settings_lines,
     settings_rows,
     train_lines,
 )
@@ -91,6 +92,7 @@ def train_section(run: Mapping[str, Any]) -> str:
             table.markdown(feeds_rows(run), FEEDS_HEADER),
             table.markdown(claim_rows(run), CLAIMS_HEADER),
             table.markdown(settings_rows(run), SETTINGS_HEADER),
+            *settings_lines(run),
             " ".join(train_lines(run)),
             _made(run),
         ]

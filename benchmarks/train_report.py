@@ -7,15 +7,22 @@ from statistics import median
 from typing import Any
 
 from benchmarks.compare import sets_text
+from benchmarks.train_claims import QUIET_CORES
 
-__all__ = ["FEEDS_HEADER", "SETTINGS_HEADER", "feeds_rows", "settings_rows", "train_lines"]
+__all__ = [
+    "FEEDS_HEADER",
+    "SETTINGS_HEADER",
+    "feeds_rows",
+    "settings_lines",
+    "settings_rows",
+    "train_lines",
+]
 
 FEEDS_HEADER = (
     "width", "fed by", "steps/s", "pairs/s", "of the limit", "ms a step: wait", "forward",
     "backward", "optimiser", "rest", "waiting", "CPU ms a pair",
 )  # fmt: skip
 SETTINGS_HEADER = ("width", "setting", "x steps/s", "quartiles", "first step s")
-QUIET_CORES = 0.3  # busy with other programs; above, ratios are mostly noise
 NAMES = {"ready": "ready-made batches: the limit", "loader": "our loader"}
 
 
@@ -67,6 +74,21 @@ def settings_rows(run: Mapping[str, Any]) -> list[tuple[str, ...]]:
     return rows
 
 
+def settings_lines(run: Mapping[str, Any]) -> list[str]:
+    """What the settings' figures do not tell."""
+    widths = [one["width"] for one in run["widths"] if one["settings"]]
+    others = ["width 1"] if widths and 1 not in widths else []
+    others += ["a GPU"] if widths and run["device"] == "cpu" else []
+    if not others:
+        return []
+    where = "a CPU" if run["device"] == "cpu" else "a GPU"
+    width = " and ".join(f"{one:g}" for one in widths)
+    return [
+        f"Settings were measured on {where} at width {width}: "
+        f"that tells nothing of {' or of '.join(others)}."
+    ]
+
+
 def train_lines(run: Mapping[str, Any]) -> list[str]:
     """What a reader must know to read the numbers."""
     alone = {key: value["median"] for key, value in run["loader_alone"]["summary"].items()}
@@ -76,13 +98,17 @@ def train_lines(run: Mapping[str, Any]) -> list[str]:
         for feed in one["feeds"].values()
         for repeat in feed["repeats"]
     ]
+    repeats = ", ".join(
+        f"{len(one['feeds']['ready']['repeats'])} at width {one['width']:g}"
+        for one in run["widths"]
+    )
     gpus = run["environment"]["gpus"]
     where = " ".join(gpus[:1]) or "a GPU" if run["device"] == "cuda" else "the CPU"
     lines = [
         f"SPM-AlexNet in float32 on {where}, batches of {run['batch_size']}, "
         f"{run['threads']} threads of torch and of the loader, or "
-        f"as many workers; {sets_text(run['data']['datasets'])}; medians of {run['repeats']} "
-        "repeats, ratios within a repeat, their quartiles in brackets.",
+        f"as many workers; {sets_text(run['data']['datasets'])}; medians of "
+        f"repeats ({repeats}), ratios within a repeat, their quartiles in brackets.",
         "`rest` is what is in no phase: pixels to floats, reading metrics. CPU time includes that "
         "of threads that wait for each other.",
         f"The loader alone gives {alone['pairs_per_s']:,.0f} pairs/s at "
@@ -101,6 +127,13 @@ def train_lines(run: Mapping[str, Any]) -> list[str]:
         for setting in one["settings"]
         if "absent" in setting
     ]
+    if not run["claims"]:
+        lines.append("No width where decode can keep up: nothing is judged.")
+    elif any(claim["holds"] is None for claim in run["claims"]):
+        lines.append(
+            "Not judged are figures of a busy machine, and those with the bar between their "
+            "quartiles."
+        )
     busy = median(everything)
     lines.append(f"Other programs kept {busy:.1f} cores busy meanwhile.")
     if busy > QUIET_CORES:

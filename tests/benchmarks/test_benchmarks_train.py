@@ -17,14 +17,16 @@ from click.testing import CliRunner
 import train
 from benchmarks import report, train_child
 from benchmarks.case import Case
+from benchmarks.claims import claim_rows
 from benchmarks.cli import main
 from benchmarks.derived import ensure
 from benchmarks.runner import ContestantError
-from benchmarks.train import BAR, Plan, Setting, claims, headroom_of, measure_train
+from benchmarks.train import Plan, Setting, measure_train
 from benchmarks.train_child import Session, TrainCase
+from benchmarks.train_claims import BAR, QUIET_CORES, claims, headroom_of, judged
 from benchmarks.train_feeds import FEEDS, open_feed
 from benchmarks.train_process import Process
-from benchmarks.train_report import feeds_rows, settings_rows, train_lines
+from benchmarks.train_report import feeds_rows, settings_lines, settings_rows, train_lines
 from shards.errors import MismatchError, SiamstreamError
 from tracker.training.world import World
 
@@ -150,6 +152,7 @@ def test_a_run_makes_a_section(run: dict[str, Any]) -> None:
     section = report.train_section(run)
     assert told in section
     assert section.count("\n| 0.02 |") == 4
+    assert "on a CPU at width 0.02: that tells nothing of width 1 or of a GPU." in section
 
 
 class Fake:
@@ -196,22 +199,28 @@ SPEEDS = {"ready": 2.0, "loader": 1.92, "zip-published": 1.0, "train.channels_la
 
 def test_where_decode_keeps_up_the_share_is_judged(case: Case) -> None:
     run, asked = _fakes(case, SPEEDS)
-    (claim,) = run["claims"]  # alone 200 pairs/s, the limit takes 4
+    claim, of_cores = run["claims"]  # alone 200 pairs/s, the limit takes 4
     assert (claim["key"], claim["bar"], claim["holds"]) == ("share_0.02", BAR, True)
     assert claim["repeats"] == pytest.approx([0.96, 0.96])
     assert run["widths"][0]["cores_leave"] == pytest.approx(50 / 60)
+    assert (of_cores["key"], of_cores["bar"]) == ("cores_share_0.02", BAR)
+    assert of_cores["repeats"] == pytest.approx([0.96 * 60 / 50] * 2)
     assert run["widths"][0]["settings"][0]["ratio"]["summary"]["median"] == pytest.approx(1.1)
     blocks = [one for one in asked if "closed" not in one]
     assert sorted(blocks[:4]) == sorted(blocks[4:])  # everything once in a repeat
     assert len(asked) - len(blocks) == 4
     slow, _ = _fakes(case, {**SPEEDS, "loader": 1.88})
-    assert [one["holds"] for one in slow["claims"]] == [False]
+    assert [one["holds"] for one in slow["claims"]] == [False, True]
+    slower, _ = _fakes(case, {**SPEEDS, "loader": 0.94 * 50 / 60 * 2})
+    assert [one["holds"] for one in slower["claims"]] == [False, False]
 
 
 def test_where_decode_cannot_keep_up_the_share_is_told_but_not_judged(case: Case) -> None:
     faster = {name: 5 * speed for name, speed in SPEEDS.items()}  # the limit takes 20 pairs/s
     run, _ = _fakes(case, {**faster, "loader": 5.0})
-    assert run["claims"] == []
+    (of_cores,) = run["claims"]  # half the limit, where decode leaves 50 of 60 ms
+    assert (of_cores["key"], of_cores["holds"]) == ("cores_share_0.02", False)
+    assert of_cores["repeats"] == pytest.approx([0.5 * 60 / 50] * 2)
     assert run["widths"][0]["headroom"] == pytest.approx(10)
     assert run["widths"][0]["share"]["loader"]["summary"]["median"] == pytest.approx(0.5)
     assert "Width 0.02: 10.0 times, so the bar does not apply" in " ".join(train_lines(run))
@@ -221,14 +230,61 @@ def test_where_decode_cannot_keep_up_the_share_is_told_but_not_judged(case: Case
 def test_keeping_up_is_what_the_loader_alone_gives_over_the_limit(device: str, needed: int) -> None:
     def width(pairs_per_s: float) -> dict[str, Any]:
         figures = {"pairs_per_s": {"median": pairs_per_s}, "cpu_ms_per_pair": {"median": 90.0}}
-        return {"width": 1.0, "feeds": {"ready": {"summary": figures}}}
+        feeds = {"ready": {"summary": figures}}
+        return {"width": 1.0, "feeds": feeds, "share": {"loader": {"repeats": [1.0]}}}
 
     alone = {"pairs_per_s": {"median": 1000.0}, "cpu_ms_per_pair": {"median": 10.0}}
     for pairs_per_s, keeps_up in ((1000 / needed, True), (1000 / needed + 0.1, False)):
-        facts = headroom_of(width(pairs_per_s), alone, device)
+        one = width(pairs_per_s)
+        facts = headroom_of(one, alone, device)
         assert facts["keeps_up"] is keeps_up
         assert facts["cores_leave"] == pytest.approx(0.9)
-        assert len(claims([{"width": 1.0, **facts}])) == int(keeps_up)
+        keys = [claim.key for claim, _ in claims({**one, **facts}, device)]
+        of_cores = ["cores_share_1"] if device == "cpu" else []
+        assert keys == ["share_1"] * keeps_up + of_cores
+
+
+def test_where_decode_is_slower_than_the_step_nothing_is_judged(
+    case: Case, run: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow, _ = _fakes(case, {name: 101 * speed for name, speed in SPEEDS.items()})
+    assert slow["widths"][0]["headroom"] < 1
+    assert slow["claims"] == []
+    found = {**slow, "environment": run["environment"]}
+    monkeypatch.setattr("benchmarks.train.measure_train", lambda *_: found)
+    words = ["train", "--data", case.data]
+    plain = CliRunner().invoke(main, words)
+    assert plain.exit_code == 0
+    assert "No width where decode can keep up: nothing is judged." in plain.output
+    assert CliRunner().invoke(main, [*words, "--check"]).exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("busy", "shares", "holds"),
+    [
+        (0.0, [0.96, 0.97, 0.98], True),
+        (QUIET_CORES, [0.96, 0.97, 0.98], True),
+        (QUIET_CORES + 0.1, [0.96, 0.97, 0.98], None),
+        (QUIET_CORES + 0.1, [0.5, 0.5, 0.5], None),
+        (0.0, [0.5, 0.97, 0.98], None),  # quartiles 0.735 and 0.975
+        (0.0, [0.5, 0.9, 1.1], None),
+        (0.0, [0.5, 0.6, 0.9], False),
+    ],
+)
+@pytest.mark.parametrize("busy_feed", ["ready", "loader"])
+def test_what_figures_cannot_tell_is_not_judged(
+    busy: float, shares: list[float], holds: bool | None, busy_feed: str
+) -> None:
+    feeds = {
+        name: {"summary": {"others_cores_busy": {"median": busy if name == busy_feed else 0.0}}}
+        for name in ("ready", "loader")
+    }
+    share = {"loader": {"repeats": shares}}
+    facts = {"headroom": 30.0, "keeps_up": True, "cores_leave": 1.0}
+    found = judged([{"width": 1.0, "feeds": feeds, "share": share, **facts}], "cpu")
+    assert [one["holds"] for one in found] == [holds, holds]
+    shown = {True: "yes", False: "NO", None: "not judged"}[holds]
+    assert [row[-1] for row in claim_rows({"claims": found})] == [shown, shown]
 
 
 def test_steps_of_a_block_fill_some_seconds(case: Case) -> None:
@@ -238,6 +294,33 @@ def test_steps_of_a_block_fill_some_seconds(case: Case) -> None:
     assert blocks == [
         "loader 8+1", "ready 8+1", "train.channels_last=true 1+0", "zip-published 8+1"
     ]  # fmt: skip
+
+
+def test_long_steps_are_repeated_less(case: Case) -> None:
+    for speed, repeats, steps in ((1 / 3.9, 5, 1), (1 / 4.1, 3, 1), (1.0, 5, 4)):
+        speeds = {**dict.fromkeys(SPEEDS, speed), "loader": 10.0}
+        run, asked = _fakes(case, speeds, steps=None, repeats=None)
+        feeds = run["widths"][0]["feeds"].values()
+        assert {len(one["repeats"]) for one in feeds} == {repeats}
+        assert asked.count(f"loader {steps}+1") == repeats
+        assert f"medians of repeats ({repeats} at width 0.02)" in " ".join(
+            train_lines({**run, "environment": {"gpus": []}})
+        )
+
+
+@pytest.mark.parametrize(
+    ("device", "width", "told"),
+    [
+        ("cpu", 0.125, "on a CPU at width 0.125: that tells nothing of width 1 or of a GPU."),
+        ("cpu", 1.0, "on a CPU at width 1: that tells nothing of a GPU."),
+        ("cuda", 0.5, "on a GPU at width 0.5: that tells nothing of width 1."),
+        ("cuda", 1.0, None),
+    ],
+)
+def test_settings_say_what_they_do_not_tell(device: str, width: float, told: str | None) -> None:
+    widths = [{"width": width, "settings": [{}]}, {"width": 0.25, "settings": []}]
+    lines = settings_lines({"device": device, "widths": widths})
+    assert lines == ([] if told is None else [f"Settings were measured {told}"])
 
 
 def test_a_setting_that_cannot_run_is_named(case: Case) -> None:
@@ -305,6 +388,6 @@ def test_figures_of_a_busy_machine_say_so(case: Case, busy: float, warned: bool)
     assert ("again on a quiet one" in told[-1]) is warned
 
 
-@pytest.mark.parametrize("widths", ["a", "0", "1,1", "5"])
+@pytest.mark.parametrize("widths", ["a", "0", "1,1", "1.01"])
 def test_widths_that_are_none_are_a_usage_error(widths: str) -> None:
     assert CliRunner().invoke(main, ["train", "--widths", widths]).exit_code == 2
