@@ -37,7 +37,7 @@ from tracker.training.log import RunLog
 from tracker.training.meter import Meter, lag_of
 from tracker.training.profile import profile_option
 from tracker.training.records import dumped, environment, header, write_records
-from tracker.training.resume import RandomState, Start, State, find_start, made_with
+from tracker.training.resume import RandomState, Start, State, begun, find_start, made_with
 from tracker.training.run_folder import Checkpoints
 from tracker.training.saver import Saver
 from tracker.training.step import Stepper
@@ -153,7 +153,7 @@ def run(options: Options, world: World) -> int:
     given = () if path is None else (f"data.path={path}",)
     resolved = strict.resolve(RunConfig, options.config, (*options.overrides, *given))
     if options.print_config:
-        return print_config(resolved, world)
+        return print_config(resolved)
     config = resolved.config
     out = options.out or Path("runs") / Path(options.config).stem
     world.use_device(config.train.device)
@@ -172,7 +172,7 @@ def run(options: Options, world: World) -> int:
         target = min(options.steps or whole, whole)
         watch = Watch(
             out, settings, world, steps_per_epoch=per_epoch, start=start, target=target,
-            checkpoints=checkpoints, profile=options.profile or 0,
+            checkpoints=checkpoints, profile=options.profile or 0, found=found,
         )  # fmt: skip
         if start >= target:
             if world.first:
@@ -184,11 +184,11 @@ def run(options: Options, world: World) -> int:
         stepper = Stepper(world.share(model), settings, world.device, per_epoch)
         meter = Meter(settings.log_every, settings.batch_size, lag)
         left_out = LeftOutSteps(out, settings.max_bad_steps, lag, warn)
-        made = made_with(environment(world))
+        facts = {"config": text, "init": asdict(report), "begun": begun(options.resume, found)}
         state = State(
             model=model, stepper=stepper, loader=loader, world=world,
             of_rank={"meter": meter, "left_out": left_out, "random": RandomState(world.device)},
-            facts={"config": text, "init": asdict(report), "made_with": made},
+            facts={**facts, "made_with": made_with(environment(world))},
         )  # fmt: skip
         changed = state.restore(found, options.allow_data_change, warn) if found else ()
         return train(

@@ -1,3 +1,4 @@
+import errno
 import functools
 import os
 import pickle
@@ -11,7 +12,15 @@ from hypothesis import strategies as st
 from train_process import same
 
 from shards import atomic
-from tracker.training.checkpoint import CheckpointError, Unreadable, check, read, write
+from tracker.training import checkpoint
+from tracker.training.checkpoint import (
+    CheckpointError,
+    NotRead,
+    Unreadable,
+    check,
+    read,
+    write,
+)
 
 
 def state(step: int) -> dict:
@@ -138,7 +147,34 @@ def test_what_is_no_file_or_may_not_be_read_is_said(tmp_path):
         assert caught.value.problem == f"{tmp_path / name}: {problem}"
 
 
-def test_a_file_without_the_right_to_read_it_is_not_called_damaged():
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.EIO, "Input/output error"), "Input/output error"),
+        (OSError(errno.EMFILE, "Too many open files"), "Too many open files"),
+        (MemoryError(), "there is not enough memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "there is not enough memory"),
+    ],
+)
+def test_what_the_system_does_not_let_us_read_is_tried_twice(tmp_path, monkeypatch, error, said):
+    write(tmp_path / "a.pth", state(1))
+    monkeypatch.setattr(checkpoint, "AGAIN_S", 0.0)
+    load, errors = torch.load, [error]
+
+    def fail(*given, **options):
+        if errors:
+            raise errors.pop()
+        return load(*given, **options)
+
+    monkeypatch.setattr(torch, "load", fail)
+    assert read(tmp_path / "a.pth")["meta"]["step"] == 1
+    errors += [error, error]
+    with pytest.raises(NotRead, match=rf"a\.pth: cannot be read: {said}; it may be whole"):
+        read(tmp_path / "a.pth")
+
+
+def test_a_file_without_the_right_to_read_it_is_not_called_damaged(monkeypatch):
+    monkeypatch.setattr(checkpoint, "AGAIN_S", 0.0)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -148,7 +184,7 @@ def test_a_file_without_the_right_to_read_it_is_not_called_damaged():
         if user == 0:
             os.seteuid(65534)  # root may read everything
         try:
-            with pytest.raises(Unreadable, match=r"a\.pth: cannot be read: Permission denied"):
+            with pytest.raises(NotRead, match=r"a\.pth: cannot be read: Permission denied"):
                 read(folder / "a.pth")
         finally:
             os.seteuid(user)

@@ -178,7 +178,7 @@ def test_the_state_of_a_loss_scaler_goes_on(tmp_path):
     assert whole.stepper.scaler.state_dict()["_growth_tracker"] == 1
     other = with_scaler()
     other.model.load_state_dict(read(tmp_path / "a.pth")["state_dict"])
-    found = Start(tmp_path / "a.pth", read(tmp_path / "a.pth"))
+    found, content = Start(tmp_path / "a.pth", read(tmp_path / "a.pth")), read(tmp_path / "a.pth")
     train_on(whole, 4)
     assert whole.stepper.scaler.get_scale() == 64.0 * 8
     expected = whole.collect(7)
@@ -186,7 +186,8 @@ def test_the_state_of_a_loss_scaler_goes_on(tmp_path):
     assert other.stepper.scaler.get_scale() == 128.0
     train_on(other, 4)
     assert same(other.collect(7), expected)
-    assert not same(found.state["stepper"], expected["stepper"])
+    assert not same(content["stepper"], expected["stepper"])
+    assert (found.state, found.step) == ({}, 3)  # no copy of it stays in memory
 
 
 @pytest.mark.gpu

@@ -15,6 +15,7 @@ from configs import strict
 from tracker.config import ModelConfig
 from tracker.training.checkpoint import read
 from tracker.training.config import FREE_KEYS, TrainConfig, free_keys
+from tracker.training.evaluation_results import FIGURES, Result, append_results
 from tracker.training.meter import TIMES
 
 ROOT = Path(train.__file__).parent
@@ -211,9 +212,35 @@ def test_the_epochs_of_a_cosine_may_not_differ():
 def test_resume_never_and_from_a_path(start):
     start("--steps", 5)
     assert "holds a run of 5 steps" in start("--resume", "never", code=1).stderr
-    start("--steps", 8, "--out", "other", "--resume", "runs/tiny/latest.pth")
-    start("--steps", 8, "--out", "whole", "--resume", "never")
-    assert same(read(Path("whole/latest.pth")), read(Path("other/latest.pth")))
+    other, whole = ("--out", "other", "--resume", "runs/tiny/latest.pth"), ("--out", "whole")
+    start("--steps", 8, *other)
+    start("--steps", 8, *whole, "--resume", "never")
+    contents = [read(Path(name, "latest.pth")) for name in ("whole", "other")]
+    assert [one["meta"].pop("begun") for one in contents] == [
+        {"resume": "never", "step": 0},
+        {"resume": str(Path("runs/tiny/latest.pth").absolute()), "step": 5},
+    ]
+    assert same(*contents)
+    # the same commands again, as after a failure of a machine
+    result = start("--steps", 9, *other)
+    assert "other, going on after step 8" in result.stdout
+    assert "begun from runs/tiny/latest.pth: going on from its epoch_2.pth" in result.stderr
+    start("--steps", 10, "--out", "other")
+    assert "finished, 10 steps" in start("--steps", 10, *other).stdout
+    result = start("--steps", 9, *whole, "--resume", "never")
+    assert "whole, going on after step 8" in result.stdout
+    assert "Warning: --resume never has begun the run of this folder: going on" in result.stderr
+    # other runs are not mixed with these
+    assert "holds a run of 10 steps" in start("--out", "other", "--resume", "never", code=1).stderr
+    result = start(*whole, "--resume", "runs/tiny/latest.pth", code=1)
+    assert "holds a run of 9 steps that was begun anew, which --resume runs/tiny" in result.stderr
+    start("--steps", 12)
+    result = start("--steps", 20, *other, code=1)
+    assert "begun from " in result.stderr
+    assert "latest.pth of step 5, which --resume runs/tiny/latest.pth (step 12)" in result.stderr
+    Path("runs/tiny").rename("moved")
+    assert "latest.pth, now lost: going on from" in start("--steps", 11, *other).stderr
+    Path("moved").rename("runs/tiny")
     result = start("--resume", "none.pth", code=1)
     assert result.stderr == "Error: none.pth: no such checkpoint\n"
     other = [
@@ -281,6 +308,48 @@ def test_a_stop_within_an_epoch_changes_nothing_in_what_is_best(start):
         start("--steps", steps, "--out", "parts")
     files = [Path(name, "best.json").read_text() for name in ("whole", "parts")]
     assert files[0] == files[1]
+
+
+def test_an_epoch_whose_judging_was_killed_is_judged_at_the_next_start(start, monkeypatch):
+    start("--steps", 8, "--out", "whole")
+
+    class Killed(BaseException):
+        pass
+
+    def die(*_):
+        raise Killed
+
+    for steps in (4, 8):
+        with monkeypatch.context() as patch:
+            patch.setattr(train.Saver, "judge", die)
+            with pytest.raises(Killed):
+                start("--steps", steps, "--out", "parts")
+        for name in ("best.pth", "best.json") if steps == 4 else ():
+            assert not Path("parts", name).exists()
+        assert "finished" in start("--steps", steps, "--out", "parts").stdout
+        assert read(Path("parts/best.pth"))["meta"]["step"] <= steps
+    files = [Path(name, "best.json").read_text() for name in ("whole", "parts")]
+    assert files[0] == files[1]
+
+
+def test_the_loss_does_not_displace_what_an_evaluation_found(start):
+    trees.otb(Path("otb"), "Boy", 3)
+    start("--steps", 4)
+    figures = dict.fromkeys(FIGURES, 0.25)
+    result = Result(step=4, epoch=1, dataset="otb", split="all", figures=figures, seconds=1.0)
+    append_results(Path("runs/tiny/evaluations.jsonl"), [result])
+    best = Path("runs/tiny/best.json")
+    assert json.loads(best.read_text())["by"] == "training loss"
+    evaluate = "train.evaluate={every: 99, root: otb, split: all}"  # none is due in these steps
+    start("--steps", 5, "--set", evaluate)
+    found = json.loads(best.read_text())
+    assert (found["by"], found["judged"]) == ("otb all auc", {"4": 0.25})
+    warning = start("--steps", 12).stderr
+    assert warning.count("best.pth stays the best by otb all auc, with which a training loss") == 1
+    assert json.loads(best.read_text()) == found
+    best.unlink()  # what the evaluations have found is still known
+    start("--steps", 13, "--set", evaluate)
+    assert json.loads(best.read_text()) == found
 
 
 def test_where_an_evaluation_judges_the_loss_does_not(start):

@@ -6,8 +6,8 @@ import torch
 from test_train_checkpoint import names, state
 
 from shards.errors import MismatchError
-from tracker.training import best
-from tracker.training.checkpoint import CheckpointError, read
+from tracker.training import best, checkpoint
+from tracker.training.checkpoint import CheckpointError, NotRead, read
 from tracker.training.run_folder import Checkpoints
 
 
@@ -285,3 +285,49 @@ def test_checkpoints_of_a_newer_program_are_not_passed_over(tmp_path):
     torch.save({"w": torch.zeros(1)}, tmp_path / "step_00000002.pth")
     with pytest.raises(CheckpointError, match=r"--set model\.init="):
         checkpoints.choose("auto")
+
+
+def test_a_good_checkpoint_that_cannot_be_read_now_is_not_passed_over(tmp_path, monkeypatch):
+    checkpoints = filled(tmp_path, (10, 20))
+    checkpoints.judge(20, 0.5, "loss")
+    monkeypatch.setattr(checkpoint, "AGAIN_S", 0.0)
+
+    def stale(path):
+        raise OSError(116, "Stale file handle")
+
+    before = names(tmp_path)
+    monkeypatch.setattr(checkpoint.weights, "check_zip", stale)
+    with pytest.raises(NotRead, match=r"epoch_2\.pth: cannot be read: Stale file handle"):
+        checkpoints.choose("auto")
+    (warning,) = Checkpoints(tmp_path, keep=9, steps_per_epoch=10).begin(20)
+    assert "epoch_2.pth: cannot be read" in warning
+    assert record(tmp_path)["file"] == "epoch_2.pth"
+    assert names(tmp_path) == before
+
+
+def test_files_that_are_set_aside_do_not_replace_each_other(tmp_path):
+    checkpoints = filled(tmp_path, (10,))
+    for number in range(3):
+        (tmp_path / "epoch_2.pth").write_bytes(bytes([number]))
+        checkpoints.begin(10)
+    endings = ("", ".2", ".3")
+    aside = [(tmp_path / f"epoch_2.pth.damaged{ending}").read_bytes() for ending in endings]
+    assert aside == [b"\0", b"\1", b"\2"]
+
+
+def test_what_killed_processes_have_begun_is_removed(tmp_path):
+    checkpoints = filled(tmp_path, (10,))
+    (tmp_path / ".best.json.123.partial").write_text("{")
+    (tmp_path / ".latest.pth.124.partial").symlink_to("gone")
+    assert checkpoints.begin(10) == []
+    assert names(tmp_path) == ["epoch_1.pth", "latest.pth"]
+
+
+def test_a_link_to_a_best_that_is_gone_is_removed_without_a_record(tmp_path):
+    checkpoints = filled(tmp_path, (10,))
+    (tmp_path / "best.pth").symlink_to("epoch_7.pth")
+    assert checkpoints.begin(10) == []
+    assert names(tmp_path) == ["epoch_1.pth", "latest.pth"]
+    (tmp_path / "best.pth").symlink_to("epoch_1.pth")
+    assert checkpoints.begin(10) == []
+    assert (tmp_path / "best.pth").is_file()

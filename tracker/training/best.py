@@ -19,9 +19,10 @@ from typing import Any
 from shards.atomic import replace_link, replace_text
 from shards.errors import SiamstreamError
 
-__all__ = ["LINK", "RECORD", "Judged", "read_record", "write_record"]
+__all__ = ["LINK", "LOSS", "RECORD", "Judged", "read_record", "write_record"]
 
 RECORD, LINK = "best.json", "best.pth"
+LOSS = "training loss"  # the measure that gives way to every other
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,6 +8,8 @@ has, `tracker.training.resume` what they hold.
 from __future__ import annotations
 
 import errno
+import stat
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,13 +21,12 @@ from shards.atomic import replace_file
 from shards.errors import SiamstreamError
 from tracker import weights
 
-__all__ = ["CheckpointError", "NotWritten", "Unreadable", "check", "read", "write"]
+__all__ = ["CheckpointError", "NotRead", "NotWritten", "Unreadable", "check", "read", "write"]
 
 FORMAT = 1
 KEYS = ("meta", "state_dict", "stepper", "loader", "ranks")
 PARTIAL = ".checkpoint.partial"  # one name, so that killed runs leave one such file at most
-# What a disk or the rights to it say, and damaged bytes never do.
-UNREAD = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENXIO)
+AGAIN_S = 1.0  # until a file that the system did not let us read is tried once more
 
 
 class CheckpointError(SiamstreamError):
@@ -33,7 +34,7 @@ class CheckpointError(SiamstreamError):
 
 
 class Unreadable(CheckpointError):
-    """A checkpoint is missing or damaged, or its bytes cannot be read.
+    """A checkpoint is missing or damaged.
 
     Parameters
     ----------
@@ -49,6 +50,17 @@ class Unreadable(CheckpointError):
     def __init__(self, path: Path, problem: str, advice: str = "") -> None:
         self.problem = f"{path}: {problem}"
         super().__init__(f"{self.problem}; {advice}" if advice else self.problem)
+
+
+class NotRead(CheckpointError):
+    """The system did not let us read a checkpoint, which may be whole."""
+
+    def __init__(self, path: Path, cause: Exception) -> None:
+        why = cause.strerror if isinstance(cause, OSError) else "there is not enough memory"
+        super().__init__(
+            f"{path}: cannot be read: {why or cause}; it may be whole, so nothing is done without "
+            "it: start the same command again when it can be read, or move it away"
+        )
 
 
 class NotWritten(CheckpointError):
@@ -144,6 +156,7 @@ def read(path: Path) -> dict[str, Any]:
     Raises
     ------
     Unreadable : if it is missing or damaged
+    NotRead : if the system does not let us read it, twice
     CheckpointError : if it is not a checkpoint of this program
     """
     state = _whole(path, lambda: torch.load(path, map_location="cpu", weights_only=True))
@@ -160,32 +173,52 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def check(path: Path) -> None:
-    """Compare the checksums in a checkpoint, without loading it; raises `Unreadable`."""
-
-    def is_zip() -> None:
-        with path.open("rb") as file:
-            if file.read(2) != b"PK":  # such files have no checksums, and are none of ours
-                raise ValueError("not a zip")
-
-    _whole(path, is_zip)
+    """Compare the checksums in a checkpoint, without loading it; raises as `read`."""
+    _whole(path, lambda: None)
 
 
 def _whole(path: Path, load: Callable[[], Any]) -> Any:
+    """Load a file whose checksums fit; what is no damage is tried twice."""
+    for last in (False, True):
+        try:
+            return _load(path, load)
+        except (OSError, MemoryError) as error:
+            if last:
+                raise NotRead(path, error) from error
+            time.sleep(AGAIN_S)
+    raise AssertionError("the last try returns or raises")
+
+
+def _load(path: Path, load: Callable[[], Any]) -> Any:
     try:
-        if not path.exists():
-            gone = f": it is a link to {path.readlink()}" if path.is_symlink() else ""
-            raise Unreadable(path, f"no such checkpoint{gone}")
-        if not path.is_file():
-            raise Unreadable(path, "not a file", "give a file in it")
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        gone = f": it is a link to {path.readlink()}" if path.is_symlink() else ""
+        raise Unreadable(path, f"no such checkpoint{gone}") from None
+    if not stat.S_ISREG(mode):
+        raise Unreadable(path, "not a file", "give a file in it")
+    try:
+        with path.open("rb") as file:
+            if file.read(2) != b"PK":  # such files have no checksums, and are none of ours
+                raise ValueError("not a zip")
         weights.check_zip(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what torch guesses about a damaged file
             return load()
     except weights.UNREADABLE as error:
-        if isinstance(error, OSError) and error.errno in UNREAD:
-            raise Unreadable(path, f"cannot be read: {error.strerror}") from error
+        if _is_no_damage(error):
+            raise
+        if isinstance(error, RuntimeError) and "allocate memory" in str(error):  # torch's
+            raise MemoryError from error
         raise Unreadable(
             path,
             f"damaged, or not a checkpoint ({type(error).__name__})",
             "delete it and start again from the one before",
         ) from error
+
+
+def _is_no_damage(error: Exception) -> bool:
+    """Whether the system failed; a damaged zip lets us seek to places that no file has (EINVAL)."""
+    if isinstance(error, OSError):
+        return error.errno not in (errno.EINVAL, None)
+    return isinstance(error, MemoryError)

@@ -11,7 +11,6 @@ import click
 from configs.describe import describe
 from configs.explain import explained
 from configs.strict import Resolved
-from tracker.training.world import World
 
 __all__ = ["config_flags", "print_config"]
 
@@ -45,7 +44,7 @@ def config_flags(cls: type[Any]) -> Callable[[Callable[..., Any]], Callable[...,
         del param
         if not wanted or ctx.resilient_parsing:
             return
-        if os.environ.get("RANK", "0") == "0":
+        if _first():
             click.echo(describe(cls, TITLE, LEAD), nl=False)
         ctx.exit()
 
@@ -66,8 +65,13 @@ def config_flags(cls: type[Any]) -> Callable[[Callable[..., Any]], Callable[...,
     return add
 
 
-def print_config(resolved: Resolved[Any], world: World) -> int:
+def print_config(resolved: Resolved[Any]) -> int:
     """Print a configuration, on rank 0 alone; returns the exit code."""
-    if world.first:
+    if _first():
         click.echo(explained(resolved), nl=False)
     return 0
+
+
+def _first() -> bool:
+    """Whether this is rank 0, as the launcher says; no process group is needed for this."""
+    return os.environ.get("RANK", "0") == "0"

@@ -10,9 +10,9 @@ machine, versions, threads and number of processes are the same.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -21,7 +21,7 @@ from configs import strict
 from shards.errors import MismatchError
 from tracker.training import checkpoint
 from tracker.training.checkpoint import CheckpointError, Unreadable
-from tracker.training.run_folder import Checkpoints
+from tracker.training.run_folder import Checkpoints, begun_from
 from tracker.training.world import World
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "RandomState",
     "Start",
     "State",
+    "begun",
     "find_start",
     "made_otherwise",
     "made_with",
@@ -99,16 +100,48 @@ class RandomState:
             torch.cuda.set_rng_state(states[rank]["cuda"], self._device)
 
 
-class Start(NamedTuple):
-    """A checkpoint to go on from."""
+@dataclass(slots=True, eq=False)
+class Start:
+    """A checkpoint to go on from.
+
+    Attributes
+    ----------
+    path : of the file
+    state : its content, empty once it is restored
+    step : steps done
+    epoch_loss : mean training loss of its epoch so far; None: not known
+    """
 
     path: Path
     state: dict[str, Any]
+    step: int = field(init=False)
+    epoch_loss: float | None = field(init=False)
 
-    @property
-    def step(self) -> int:
-        """Steps done."""
-        return int(self.state["meta"]["step"])
+    def __post_init__(self) -> None:
+        self.step = int(self.state["meta"]["step"])
+        meters = [rank["meter"] for rank in self.state["ranks"] if "meter" in rank]
+        means = [one["epoch_sum"] / one["epoch_steps"] for one in meters if one["epoch_steps"]]
+        self.epoch_loss = sum(means) / len(means) if means else None
+
+    def forget(self) -> None:
+        """Let go of the content, as large as model and optimiser."""
+        self.state = {}
+
+
+def begun(resume: str, found: Start | None) -> dict[str, Any] | None:
+    """Where the run of a folder was begun, for ``meta`` of its checkpoints.
+
+    Parameters
+    ----------
+    resume : of this command
+    found : what it goes on from; where that is of this run, it was begun as that one says
+    """
+    if found is None:
+        return begun_from(resume, 0)
+    if found.path == Path(resume):
+        return begun_from(resume, found.step)
+    before: dict[str, Any] | None = found.state["meta"].get("begun")
+    return before
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -121,7 +154,7 @@ class State:
     stepper, loader : of this rank; rank 0's are stored
     of_rank : by the names that they have in a checkpoint
     world : of the run
-    facts : for ``meta``: ``config`` (dumped), ``init``, `made_with`
+    facts : for ``meta``: ``config`` (dumped), ``init``, `begun`, `made_with`
     """
 
     model: nn.Module
@@ -146,11 +179,11 @@ class State:
     def restore(
         self, start: Start, allow_data_change: bool, warn: Callable[[str], None]
     ) -> tuple[str, ...]:
-        """Put everything but the model into the state of a checkpoint.
+        """Put everything but the model into the state of a checkpoint, and forget its content.
 
         Parameters
         ----------
-        start : the checkpoint
+        start : the checkpoint, whose model is restored already
         allow_data_change : go on at its position of the epoch although the data are others
         warn : told, on rank 0, why what follows is not what would have followed
 
@@ -180,6 +213,7 @@ class State:
         otherwise = made_otherwise(start, self.facts["made_with"])
         for text in (*map(_other_data, changed), *otherwise) if world.first else ():
             warn(text)
+        start.forget()
         return changed
 
 
@@ -212,7 +246,7 @@ def find_start(
     Raises
     ------
     CheckpointError : if there are checkpoints but none can be read
-    MismatchError : if the one found is of another configuration, or older than the folder's newest
+    MismatchError : if the one found is of another configuration, or the folder holds another run
     """
     found: list[dict[str, Any] | None] = []
 
@@ -232,8 +266,6 @@ def find_start(
     state = found[0] if found else None
     start = Start(path, _read_too(path) if state is None else state)
     same_config(path, str(start.state["meta"]["config"]), config, free)
-    if resume != "auto":
-        checkpoints.refuse_newer(path, start.step)
     return start
 
 

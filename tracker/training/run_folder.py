@@ -7,6 +7,7 @@ There are ``epoch_<N>.pth`` (after N epochs), ``step_<N>.pth`` (after N steps, b
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,10 +16,10 @@ from typing import Any, NamedTuple
 from shards.atomic import replace_link
 from shards.errors import MismatchError, SiamstreamError
 from tracker.training import checkpoint
-from tracker.training.best import LINK, RECORD, Judged, read_record, write_record
+from tracker.training.best import LINK, LOSS, RECORD, Judged, read_record, write_record
 from tracker.training.checkpoint import CheckpointError, Unreadable
 
-__all__ = ["Checkpoints", "Chosen"]
+__all__ = ["Checkpoints", "Chosen", "begun_from"]
 
 LATEST = "latest.pth"
 ASIDE = ".damaged"  # appended to the name of a file that a run has gone on without
@@ -30,6 +31,23 @@ class Chosen(NamedTuple):
     path: Path | None
     state: dict[str, Any] | None
     warnings: tuple[str, ...] = ()
+
+
+def begun_from(resume: str, step: int) -> dict[str, Any]:
+    """Where a run was begun, as its checkpoints say in ``meta``.
+
+    Parameters
+    ----------
+    resume : ``auto``, ``never`` or the path of a checkpoint, which may be a link
+    step : of that checkpoint; 0: from none
+    """
+    named = resume not in ("auto", "never")
+    return {"resume": str(Path(resume).absolute()) if named else resume, "step": step}
+
+
+def _goes_on(newest: Chosen, why: str) -> Chosen:
+    name = newest.path.name if newest.path else ""
+    return newest._replace(warnings=(*newest.warnings, f"{why}: going on from its {name}"))
 
 
 class Checkpoints:
@@ -44,6 +62,10 @@ class Checkpoints:
     keep : how many of those between epochs stay
     steps_per_epoch : puts both kinds in one order
     keep_epochs : how many of those of epochs stay; None: all
+
+    Attributes
+    ----------
+    known : values that checkpoints were given elsewhere, for those that nothing is recorded of
     """
 
     def __init__(
@@ -51,7 +73,9 @@ class Checkpoints:
     ) -> None:
         self.folder, self.keep, self.steps_per_epoch = folder, keep, steps_per_epoch
         self.keep_epochs = keep_epochs
+        self.known: Judged | None = None
         self._judged: Judged | None = None
+        self._told_loss = False
         self._unrecorded = False
         self._held: set[int] = set()
 
@@ -72,22 +96,50 @@ class Checkpoints:
     def choose(self, resume: str) -> Chosen:
         """Checkpoint that ``--resume`` means, read.
 
+        A command that has begun this run with ``never`` or a path goes on with it when it is
+        started again: each checkpoint says in ``meta`` where its run was ``begun``.
+
         Raises
         ------
-        MismatchError : if it is ``never``, but the folder has checkpoints of an earlier run
+        MismatchError : if the folder has checkpoints of a run that was begun otherwise
         CheckpointError : if the one it names, or each that there is, is damaged, or one is of
             another program
         """
-        if resume == "auto":
-            return self.newest()
+        newest = self.newest()
+        if resume == "auto" or newest.state is None:
+            named = resume not in ("auto", "never")
+            return Chosen(Path(resume), checkpoint.read(Path(resume))) if named else newest
         if resume != "never":
-            return Chosen(Path(resume), checkpoint.read(Path(resume)))
-        if files := self.files():
+            return self._choose_path(Path(resume), newest, newest.state["meta"])
+        if newest.state["meta"].get("begun") != begun_from(resume, 0):
             raise MismatchError(
-                f"{self.folder} holds a run of {files[0][0]:,} steps, which --resume never would "
-                "mix with a new one; give another --out, or remove that folder"
+                f"{self.folder} holds a run of {newest.state['meta']['step']:,} steps, which "
+                "--resume never would mix with a new one; give another --out, or remove that folder"
             )
-        return Chosen(None, None)
+        return _goes_on(newest, "--resume never has begun the run of this folder")
+
+    def _choose_path(self, path: Path, newest: Chosen, meta: Mapping[str, Any]) -> Chosen:
+        """Choose between a checkpoint that is named, and the newest of a folder that has some."""
+        begun = meta.get("begun") or begun_from("auto", 0)
+        try:
+            state = checkpoint.read(path)
+        except Unreadable:
+            if begun["resume"] != begun_from(str(path), 0)["resume"]:
+                raise
+            return _goes_on(newest, f"the run of this folder was begun from {path}, now lost")
+        step = int(state["meta"]["step"])
+        if begun == begun_from(str(path), step):
+            return _goes_on(newest, f"the run of this folder was begun from {path}")
+        if path.resolve().parent == self.folder.resolve():
+            self.refuse_newer(path, step)
+            return Chosen(path, state)
+        other = begun["resume"] in ("auto", "never")
+        origin = "anew" if other else f"from {begun['resume']} of step {begun['step']:,}"
+        raise MismatchError(
+            f"{self.folder} holds a run of {meta['step']:,} steps that was begun {origin}, which "
+            f"--resume {path} (step {step:,}) would mix with another; give another --out, or leave "
+            "--resume out to go on with the run there"
+        )
 
     def newest(self) -> Chosen:
         """Newest checkpoint that can be read, and a warning for each newer one that cannot.
@@ -131,13 +183,15 @@ class Checkpoints:
         """Put the folder in order for a run that goes on after `step` steps; returns warnings.
 
         Later files, which the run goes on without, are set aside: they could be taken for its own.
-        The best is one that is there, whole, and not of a later step.
+        Files that killed processes have begun are removed. The best is one that is there, whole,
+        and not of a later step.
         """
-        warnings = list(self._set_aside(step))
+        warnings = [*self._set_aside(step), *self._remove_partial()]
         try:
             self._judged = read_record(self.folder)
         except SiamstreamError as error:
             warnings.append(f"{error}; the best checkpoint is judged anew")
+        self._recall(step)
         warnings += self._mend_best(step)
         return warnings + self._link_latest()
 
@@ -171,6 +225,7 @@ class Checkpoints:
         """Say how good the checkpoint after `step` steps is, and keep the best of those judged.
 
         The first value of another measure begins anew: it is the best until a better one comes.
+        But the training loss never takes the place of another measure.
 
         Parameters
         ----------
@@ -188,6 +243,8 @@ class Checkpoints:
             return [f"{by} of step {step:,} is {value}, so it is not the best", *self._drop_old()]
         if not self.path(step).is_file():
             return [f"{self.path(step)} is not there, so it cannot be the best", *self._drop_old()]
+        if self._stays(by):
+            return [*self._tell_loss(), *self._drop_old()]
         if self._judged is None or not self._judged.same_measure(by, higher_is_better):
             self._judged = Judged(by=by, higher_is_better=higher_is_better, values={})
         self._judged = self._judged.plus(step, value)
@@ -202,10 +259,51 @@ class Checkpoints:
     def _present(self) -> set[int]:
         return {step for step, path in self.files() if path == self.path(step)}
 
+    def _stays(self, by: str) -> bool:
+        """Whether the best was found by a better measure than this one."""
+        return by == LOSS and self.best is not None and self._judged_by != LOSS
+
+    @property
+    def _judged_by(self) -> str:
+        return self._judged.by if self._judged else ""
+
+    def _tell_loss(self) -> list[str]:
+        told, self._told_loss = self._told_loss, True
+        if told:
+            return []
+        return [
+            f"{self.folder / LINK} stays the best by {self._judged_by}, with which a {LOSS} cannot "
+            "be compared; without train.evaluate no new one is found"
+        ]
+
+    def _recall(self, step: int) -> None:
+        """Take what is known of this step, or of all if nothing is recorded by that measure."""
+        known = self.known
+        if known is None or self._stays(known.by):
+            return
+        present = {one for one in self._present() if one <= step}
+        judged = self._judged
+        if judged is None or not judged.same_measure(known.by, known.higher_is_better):
+            found = known.only(present)
+            self._judged = found if found.values else judged
+        elif step in known.values and step in present and step not in judged.values:
+            self._judged = judged.plus(step, known.values[step])
+
+    def _remove_partial(self) -> Iterator[str]:
+        for path in self.folder.glob(".*.partial"):
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                yield f"{path} could not be deleted: {error.strerror}"
+
     def _set_aside(self, step: int) -> Iterator[str]:
         for later, path in self.files():
             if later > step:
                 aside = path.with_name(path.name + ASIDE)
+                number = 1
+                while os.path.lexists(aside):
+                    number += 1
+                    aside = path.with_name(f"{path.name}{ASIDE}.{number}")
                 try:
                     path.replace(aside)
                 except OSError as error:
@@ -216,7 +314,7 @@ class Checkpoints:
     def _mend_best(self, step: int) -> list[str]:
         """Drop what is recorded of files that are gone, damaged, or of later steps."""
         if self._judged is None:
-            return []
+            return self._unlink_dangling()
         warnings: list[str] = []
         before = self._judged.best(self._judged.values.keys())
         judged = self._judged.only({one for one in self._present() if one <= step})
@@ -226,6 +324,9 @@ class Checkpoints:
             except Unreadable as error:
                 warnings.append(error.problem)
                 judged = judged.only(judged.values.keys() - {best})
+            except CheckpointError as error:  # it may be whole
+                warnings.append(str(error))
+                break
             else:
                 break
         self._judged = judged
@@ -234,6 +335,16 @@ class Checkpoints:
             lost = self.path(before).name if before is not None else "none"
             warnings.append(f"{self.folder}: the best was {lost}, now it is {now}")
         return warnings + self._record()
+
+    def _unlink_dangling(self) -> list[str]:
+        """Remove a link to a best that is gone, where nothing is recorded of it."""
+        link = self.folder / LINK
+        try:
+            if link.is_symlink() and not os.path.lexists(self.folder / link.readlink()):
+                link.unlink()
+        except OSError as error:
+            return [f"{link} could not be removed: {error.strerror}"]
+        return []
 
     def _record(self) -> list[str]:
         """Write which is the best; if that fails, again with the next checkpoint."""

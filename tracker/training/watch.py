@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,12 +13,14 @@ import click
 
 from shards.errors import one_line
 from tracker.models import TrackerModel
+from tracker.training.best import LOSS, Judged
 from tracker.training.board import Board
 from tracker.training.config import TrainConfig
 from tracker.training.evaluation_results import Result, ResultBoard
 from tracker.training.evaluations import Evaluations, check, wait
 from tracker.training.pictures import keep, pairs_sheet
 from tracker.training.profile import Profiler
+from tracker.training.resume import Start
 from tracker.training.run_folder import Checkpoints
 from tracker.training.step import PRECISIONS
 from tracker.training.world import Interrupt, World
@@ -39,6 +42,7 @@ class Watch:
     steps_per_epoch : of the run
     start, target : steps done, and at the end
     profile : steps to profile; 0: none
+    found : checkpoint that the run goes on from
     checkpoints : of the run: those that will be evaluated stay, and by the figures they are judged
     """
 
@@ -53,6 +57,7 @@ class Watch:
         target: int,
         checkpoints: Checkpoints,
         profile: int = 0,
+        found: Start | None = None,
     ) -> None:
         self._folder, self._config, self._world = folder, config, world
         self._checkpoints = checkpoints
@@ -67,6 +72,9 @@ class Watch:
         )  # fmt: skip
         self._stack = ExitStack()
         self._shown = ResultBoard(folder, start)
+        self._found = found
+        if world.first:
+            checkpoints.known = self._known()
 
     def __enter__(self) -> Watch:
         with ExitStack() as stack:
@@ -138,10 +146,26 @@ class Watch:
         ----------
         step : of the checkpoint that the run ended with
         """
+        if self._found:
+            self._found.forget()
         with Interrupt() as interrupt, self._shown, self.evaluations:
-            if self.evaluations.left:
+            if self._world.first:
                 self._tell(self._checkpoints.begin(step))  # the best so far is known from here on
             return self.finish(interrupt)
+
+    def _known(self) -> Judged | None:
+        """Values that a run has left which was killed before it recorded which is the best."""
+        results = self.evaluations.results if self._config.evaluate.every else []
+        if results:
+            values = {one.step: one.value for one in results}
+            return Judged(by=results[0].measure, higher_is_better=True, values=values)
+        found = self._found
+        if self._config.evaluate.every or not found or found.step % self._steps_per_epoch:
+            return None
+        loss = found.epoch_loss
+        known = loss is not None and math.isfinite(loss)
+        values = {found.step: loss} if loss is not None and known else {}
+        return Judged(by=LOSS, higher_is_better=False, values=values)
 
     def _show(self, result: Result) -> None:
         self._shown.show(result)
