@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
+from configs.document import Contradiction
 from loaders.origin import is_url
 from loaders.plan import SamplerConfig
 from loaders.recipe import Recipe
@@ -89,11 +90,14 @@ class PairConfig:
 
     def __post_init__(self) -> None:
         if self.path is not None and self.path.lstrip().startswith(PIPE):
-            raise ValueError(f"path {self.path!r}: {PIPE_RULE}")
+            raise Contradiction(f"path {self.path!r}: {PIPE_RULE}", "path")
         ranges = self.storage != "sequential" and self.path is not None and is_url(self.path)
         if ranges and self.remote.deadline_s >= self.timeout_s:
-            raise ValueError(
+            raise Contradiction(
                 f"remote.deadline_s is {self.remote.deadline_s:g} and timeout_s {self.timeout_s:g}:"
                 " bytes that are late would not be named; give --set data.remote.deadline_s="
-                f"{self.timeout_s / 2:g}, or raise data.timeout_s"
+                f"{self.timeout_s / 2:g}, or raise data.timeout_s",
+                "remote.deadline_s",
+                "timeout_s",
+                "path",
             )

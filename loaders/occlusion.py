@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from annotated_types import Ge, Le
 
+from configs.document import Contradiction
 from shards.geometry import Float, region_affine
 
 __all__ = ["CANDIDATES", "OCCLUSION_WIDTH", "Occluder", "Occlusion", "coverage", "draw_occluder"]
@@ -59,7 +60,9 @@ class Occlusion:
         for name in ("size", "cover", "alpha"):
             low, high = getattr(self, f"min_{name}"), getattr(self, f"max_{name}")
             if low > high:
-                raise ValueError(f"min_{name} {low:g} is above max_{name} {high:g}")
+                raise Contradiction(
+                    f"min_{name} {low:g} is above max_{name} {high:g}", f"min_{name}", f"max_{name}"
+                )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
+from configs.document import Contradiction
+
 __all__ = ["FREE_KEYS", "EvaluateConfig", "TrainConfig", "free_keys"]
 
 # Keys of a run's configuration that do not change what is computed, but for rounding: a run goes on
@@ -83,7 +85,7 @@ class TrainConfig:
     evaluate : evaluation beside the training
     """
 
-    epochs: Annotated[int, Ge(1)] = 50
+    epochs: Annotated[int, Ge(1), Le(10**6)] = 50
     batch_size: Annotated[int, Ge(1)] = 32
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: Annotated[float, Gt(0), Le(100)] = 0.01
@@ -114,11 +116,20 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         if self.optimizer == "adamw" and self.momentum:
-            raise ValueError(
-                f"momentum {self.momentum} belongs to SGD; optimizer 'adamw' takes momentum 0"
+            raise Contradiction(
+                f"momentum {self.momentum} belongs to SGD; optimizer 'adamw' takes momentum 0",
+                "momentum",
+                "optimizer",
             )
         if list(self.lr_steps) != sorted(set(self.lr_steps)):
-            raise ValueError(f"lr_steps must grow, got {list(self.lr_steps)}")
+            raise Contradiction(f"lr_steps must grow, got {list(self.lr_steps)}", "lr_steps")
+        if self.lr_schedule == "cosine" and self.lr_end > self.lr:
+            raise Contradiction(
+                f"lr_end {self.lr_end:g} is above lr {self.lr:g}; a cosine falls from lr to lr_end",
+                "lr_end",
+                "lr",
+                "lr_schedule",
+            )
 
 
 def free_keys(config: TrainConfig) -> tuple[str, ...]:
