@@ -202,7 +202,8 @@ def _meant(root: Any, name: str, known: Sequence[str]) -> str:
     """Hint at the key that an unknown one may stand for: beside it, or else in other sections."""
     if guess := hint(name, known):
         return guess
-    layer, found = {(): root}, []
+    layer: dict[tuple[str, ...], Any] = {(): root}
+    found: list[str] = []
     while layer and not found:  # a level deeper each time
         layer = {
             (*key, inner): kind

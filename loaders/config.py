@@ -49,15 +49,17 @@ class PairConfig:
         ranges, with pairs inside a window of tracks
     sequential : bounds of the window of ``storage: sequential``
     backend : what decodes and augments; ``auto``: dali with CUDA, else cpu
-    threads : decoding threads of one process; 0: all cores that it may use
+    threads : decoding threads of one process; 0: the cores that it may use, in training shared
+        among the processes of the machine
     prefetch : batches made ahead
     timeout_s : waiting longer than this for a batch is an error, never a hang. Decoding in DALI
         and in the reference backend, which only work on bytes already read, is not interrupted
     max_bad_fraction : share of a rank's pairs that may hold a damaged picture and be replaced; 0:
         the first damaged picture is an error. Counted anew when a run resumes (`loaders.faults`)
     pixels : type of the pixels; uint8 is 0..255, the others are normalised
-    channels_last : memory layout of the pixels
-    template_px, search_px : sides of the crops
+    channels_last : memory layout of the pixels; ``train.channels_last`` switches it on too
+    template_px : side of the template's crop; training takes 255
+    search_px : side of the search crop; training takes 255
     pairs_per_epoch : samples of one epoch
     seed : of the sample stream
     sampler : which pairs

@@ -68,7 +68,8 @@ class Jitter:
     Attributes
     ----------
     p : probability
-    delta : largest amount, in the unit of the step
+    delta : largest amount, either way, in the unit of the step: a uniform number in
+        [-delta, delta]
     """
 
     p: Probability = 0.0

@@ -97,7 +97,8 @@ class SamplerConfig:
 
     Attributes
     ----------
-    image, video : kinds of pair, by kind of data set
+    image : shares of the three kinds of pair for single pictures; they sum to 1
+    video : shares of the three kinds of pair for videos; they sum to 1
     unit : what is drawn evenly of a category; ``frame``: its frames, so long tracks weigh more;
         ``sequence``: its tracks, then the frames of the track. Single pictures are their own tracks
     category_cap : a category is drawn in proportion to its number of units, and one with more of

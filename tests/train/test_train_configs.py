@@ -14,7 +14,9 @@ import train
 from configs import strict
 from configs.describe import rows
 from tracker.config import LACKS
-from tracker.training.config import TrainConfig
+from tracker.training.config import FREE_KEYS, TrainConfig
+from tracker.training.flags import lead
+from tracker.training.records import header
 from tracker.training.schedule import learning_rate
 
 ROOT = Path(train.__file__).parent
@@ -266,3 +268,31 @@ def test_the_smoke_run_shows_what_its_comment_promises(start, packed, tmp_path, 
     config = strict.load(train.RunConfig, out / "config.yaml")
     assert config == strict.load(train.RunConfig, "cpu_smoke.yaml", ["train.threads=1"])
     assert "finished, 12 steps are done" in start(*command).stdout
+
+
+def test_a_schedule_that_ends_too_early_is_warned_of():
+    data = {"datasets": {}, "storage": "zip", "backend": "cpu", "grid": "edge", "warnings": []}
+    record = {
+        "data": data, "init": {"source": "random", "warning": None}, "world_size": 1,
+        "device": "cpu", "torch_threads": 1,
+    }  # fmt: skip
+
+    def warnings(*overrides, name="spm_alexnet.yaml"):
+        config = strict.load(train.RunConfig, name, overrides).train
+        lines = header("spm_alexnet", config, record)
+        return [line for line in lines if line.startswith("Warning")]
+
+    assert warnings() == warnings(name="cpu_smoke.yaml") == warnings("train.epochs=26") == []
+    assert warnings("train.epochs=20") == [
+        "Warning: train.lr_steps 25, 45 are beyond the 20 epochs: the rate does not fall"
+    ]
+    assert warnings("train.epochs=20", "train.lr_schedule=cosine") == []
+    assert warnings("train.heads_only_epochs=60") == [
+        "Warning: the backbone is not trained: train.heads_only_epochs 60, train.epochs 50"
+    ]
+
+
+def test_the_page_lists_the_keys_that_may_change():
+    listed = lead().split("when a run goes on: ")[1].split(";")[0]
+    assert re.findall(r"`(\S+)`", listed) == [key for key in FREE_KEYS if key != "train.epochs"]
+    assert "`train.epochs` only with `lr_schedule: steps`" in " ".join(lead().split())
