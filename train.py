@@ -57,17 +57,17 @@ class RunConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
-        sides = (self.data.template_px, self.data.search_px)
-        if sides != (SEARCH_PX, SEARCH_PX):
-            raise ValueError(
-                f"model {self.model.name} takes crops of {SEARCH_PX} px; data.template_px and "
-                f"data.search_px are {sides[0]} and {sides[1]}"
-            )
+        sides = {f"data.{name}": getattr(self.data, name) for name in ("template_px", "search_px")}
+        if wrong := [key for key, px in sides.items() if px != SEARCH_PX]:
+            given = " and ".join(f"{key} is {sides[key]}" for key in wrong)
+            name = self.model.name
+            raise strict.Contradiction(f"{name} takes crops of {SEARCH_PX} px; {given}", *wrong)
         if self.train.batch_size > self.data.pairs_per_epoch:
-            raise ValueError(
+            raise strict.Contradiction(
                 f"train.batch_size {self.train.batch_size} is larger than data.pairs_per_epoch "
-                f"{self.data.pairs_per_epoch}: an epoch would have no step"
-            )
+                f"{self.data.pairs_per_epoch}: an epoch would have no step",
+                "train.batch_size", "data.pairs_per_epoch",
+            )  # fmt: skip
 
 
 class Options(NamedTuple):
@@ -150,7 +150,7 @@ def main(**options: Any) -> None:
 def run(options: Options, world: World) -> int:
     """Train as the options say; returns the exit code: 0, or 128 + the signal that ended it."""
     path, command = from_command_line(options.data, options.allow_pipe)
-    given = () if path is None else (f"data.path={path}",)
+    given = () if path is None else (strict.Given(f"data.path={path}", "--data"),)
     resolved = strict.resolve(RunConfig, options.config, (*options.overrides, *given))
     if options.print_config:
         return print_config(resolved)

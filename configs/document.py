@@ -17,10 +17,13 @@ import yaml
 
 __all__ = [
     "ConfigError",
+    "Contradiction",
     "Document",
     "Key",
     "Writer",
     "dotted",
+    "is_option",
+    "is_unicode",
     "nodes",
     "parse",
     "plain_value",
@@ -53,6 +56,21 @@ class ConfigError(Exception):
     """A config file, an override or an option has a wrong value."""
 
 
+class Contradiction(ValueError):
+    """Values that do not go together, or a rule that one breaks; for ``__post_init__``.
+
+    Parameters
+    ----------
+    what : the complaint
+    keys : dotted, below the section that complains: those that the rule is about. The complaint's
+        place is that of the one that was written last: ``--set`` after a file after its base
+    """
+
+    def __init__(self, what: str, *keys: str) -> None:
+        super().__init__(what)
+        self.keys = keys
+
+
 class _Reader(yaml.SafeLoader):
     """SafeLoader that resolves plain scalars as YAML 1.2 does."""
 
@@ -81,7 +99,7 @@ class Document:
     ----------
     source : file that they come from
     value : nested dicts, lists and scalars
-    where : ``file:line`` of a key, or None where a ``--set`` option gave the value
+    where : ``file:line`` of a key, or the option that gave the value, as ``--set``
     problems : (key, what is wrong with it)
     values : how many values have been unfolded
     beneath : files under this one, of which a value may also come
@@ -89,7 +107,7 @@ class Document:
 
     source: str
     value: Any = None
-    where: dict[Key, str | None] = dataclasses.field(default_factory=dict)
+    where: dict[Key, str] = dataclasses.field(default_factory=dict)
     problems: list[tuple[Key, str]] = dataclasses.field(default_factory=list)
     values: int = 0
     beneath: list[str] = dataclasses.field(default_factory=list)
@@ -105,20 +123,53 @@ class Document:
         place = self._place(key)
         name = dotted(key)
         # A key on a line of its own, as a duplicate has it, ends in "", which is not shown.
-        if place is None:
-            return f"--set {name}: {what}"
+        if is_option(place):
+            return f"{place} {name}: {what}"
         return f"{place}: {name}: {what}" if name else f"{place}: {what}"
+
+    def contradiction(self, key: Key, error: Contradiction) -> tuple[Key, str]:
+        """Problem of a section whose values do not go together.
+
+        Returns
+        -------
+        key : of those concerned, that which was written last
+        what : the complaint, with the places of the others
+        """
+        written = {}
+        for one in error.keys:
+            whole = (*key, *one.split("."))
+            if inside := [known for known in self.where if known[: len(whole)] == whole]:
+                last = max(inside, key=self._strength)
+                # A part of a list or mapping has the name of all of it.
+                names = next((i for i, part in enumerate(last) if isinstance(part, int)), len(last))
+                written[last[:names]] = self._strength(last)
+        if not written:
+            return key, str(error)
+        first = max(written, key=lambda known: written[known])
+        place = self._place(first)
+        others = [
+            f"{dotted(known)}: {there}"
+            for known in written
+            if (there := self._place(known)) != place and not is_option(there)
+        ]
+        return first, f"{error} ({', '.join(others)})" if others else str(error)
 
     def rank(self, key: Key) -> tuple[int, int]:
         """Sort key of a problem: lines of each file, its base's after it, overrides in order."""
         files = [self.source, *self.beneath]
         place = self._place(key)
-        if place is None:
+        if is_option(place):
             return len(files), 0
         file, _, line = place.rpartition(":")
         return files.index(file), int(line)
 
-    def _place(self, key: Key) -> str | None:
+    def _strength(self, known: Key) -> tuple[int, int, int]:
+        """Sort key of a written key: those of the lowest file first, the last option last."""
+        file, line = self.rank(known)
+        order = list(self.where).index(known)
+        return (1, 0, order) if is_option(self.where[known]) else (-file, line, order)
+
+    def _place(self, key: Key) -> str:
         """Where a key stands; else the first key in it, else the nearest section around it."""
         if key not in self.where:
             inside = [known for known in self.where if known[: len(key)] == key]
@@ -126,6 +177,11 @@ class Document:
         while key not in self.where and key:
             key = key[:-1]
         return self.where.get(key, f"{self.source}:1")
+
+
+def is_option(place: str) -> bool:
+    """Whether a place is an option of the command line, not a line of a file."""
+    return ":" not in place
 
 
 def read(path: Path) -> Document:
@@ -161,8 +217,8 @@ def nodes(text: str) -> yaml.Node | None:
 
 
 def plain_value(document: Document, text: str, key: Key) -> Any:
-    """Value of a short YAML text, such as an option's, that is to stand at `key`."""
-    node = _compose(text, f"--set {dotted(key)}", with_line=False)
+    """Value of an option's YAML text that is to stand at `key`; the document is of the option."""
+    node = _compose(text, f"{document.source} {dotted(key)}", with_line=False)
     return None if node is None else _unfold(document, node, key, marks=False)
 
 
@@ -213,6 +269,9 @@ def _unfold_mapping(document: Document, node: yaml.MappingNode, key: Key, marks:
             document.problems.append((key, f"a key on line {line} is not plain text"))
             continue
         name, child = name_node.value, (*key, name_node.value)
+        if not is_unicode(name):
+            document.problems.append((key, f"a key on line {line} is not Unicode text"))
+            continue
         if name in found:
             again = (*child, "")
             if marks:
@@ -232,6 +291,10 @@ def _scalar(document: Document, node: yaml.ScalarNode, key: Key) -> Any:
     kind = node.tag.removeprefix(_TAG)
     pattern = {name: rule for name, rule, _ in _CORE}.get(kind)
     if kind == "str":
+        if not is_unicode(text):
+            document.problems.append((key, f"not Unicode text: {text!a}"))
+            text = ascii(text)
+            text = ascii(text)
         return text
     if pattern is None or not re.fullmatch(pattern, text):
         document.problems.append((key, f"tag {node.tag!r} is not allowed"))
@@ -246,6 +309,11 @@ def _scalar(document: Document, node: yaml.ScalarNode, key: Key) -> Any:
     except ValueError:
         document.problems.append((key, f"a number of {len(text)} characters is too long"))
         return None
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written: bytes that are no UTF-8 come as halves of characters."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def dotted(key: Key) -> str:

@@ -8,14 +8,12 @@ from typing import Any
 
 import yaml
 
-from configs.document import Key, nodes
+from configs.document import Key, is_option, nodes
 from configs.kinds import default_of, fields
 from configs.plain import dump
 from configs.strict import Resolved
 
 __all__ = ["explained"]
-
-OVERRIDE = "--set"
 
 
 def explained(resolved: Resolved[Any]) -> str:
@@ -45,7 +43,7 @@ def _walk(
     node: Any,
     config: Any,
     default: Any,
-    where: Mapping[Key, str | None],
+    where: Mapping[Key, str],
     key: Key,
 ) -> None:
     """Note the places of a section's values by their lines in the text."""
@@ -65,12 +63,12 @@ def _walk(
             notes.setdefault(line, []).extend(_places(where, child))
 
 
-def _places(where: Mapping[Key, str | None], key: Key) -> list[str]:
-    """Where a value was written: its own place, and ``--set`` if that changed a part of it."""
+def _places(where: Mapping[Key, str], key: Key) -> list[str]:
+    """Where a value was written: its own place, and the option that changed a part of it."""
     outer = next((key[:end] for end in range(len(key), 0, -1) if key[:end] in where), None)
     found = [] if outer is None else [where[outer]]
-    found += [place for part, place in where.items() if part[: len(key)] == key and place is None]
-    return [OVERRIDE if place is None else _on_a_line(place) for place in found]
+    inside = [place for part, place in where.items() if part[: len(key)] == key]
+    return list(map(_on_a_line, [*found, *filter(is_option, inside)]))
 
 
 def _on_a_line(text: str) -> str:

@@ -21,6 +21,8 @@ __all__ = ["BASE", "find", "hint", "shipped", "shown", "stack"]
 HERE = Path(__file__).resolve().parent  # the installed package, which ships the YAML files
 BASE = "base"
 MAX_FILES = 8  # one on top of another
+ALIKE = 0.75  # similarity of a misspelt name, of 1
+LONGER = 3  # letters that a misspelt name has too many or too few, at most
 
 
 def shipped() -> list[str]:
@@ -43,16 +45,30 @@ def find(name: str | Path, folder: Path | None = None) -> Path:
     given = Path(name) if folder is None else folder / name
     if given.is_file():
         return given
+    if (found := _found_shipped(name)) is not None:
+        return found
     names = shipped()
-    for one in (str(name), f"{name}.yaml"):
-        if one in names:
-            found = HERE / one
-            here = Path.cwd()
-            return found.relative_to(here) if found.is_relative_to(here) else found
     what = "is a folder, not a config file" if given.is_dir() else "no such config file"
     if folder is not None and not given.is_dir() and not Path(name).is_absolute():
         what += f" in {folder}"
-    raise ConfigError(f"{name}: {what}; shipped are {', '.join(names)}{hint(given.name, names)}")
+    raise ConfigError(
+        f"{name}: {what}; shipped are {', '.join(names)}{_hint_file(given.stem, names)}"
+    )
+
+
+def _found_shipped(name: str | Path) -> Path | None:
+    """Path of one of the `shipped` configurations."""
+    for one in (str(name), f"{name}.yaml"):
+        if one in shipped():
+            found, here = HERE / one, Path.cwd()
+            return found.relative_to(here) if found.is_relative_to(here) else found
+    return None
+
+
+def _hint_file(stem: str, names: Sequence[str]) -> str:
+    """Like `hint`; what all files end in says nothing of what was meant."""
+    close = _close(stem, [Path(name).stem for name in names])
+    return f"; did you mean '{close}.yaml'?" if close else ""
 
 
 def stack(document: Document, kind: Any, folder: Path | None) -> Document:
@@ -80,6 +96,8 @@ def stack(document: Document, kind: Any, folder: Path | None) -> Document:
             path = find(name, folder)
         except ConfigError as error:
             raise ConfigError(f"{place}: {error}") from error
+        if path.resolve() == seen[-1]:  # a file of one's own, called like the shipped one below it
+            path = _found_shipped(name) or path
         if path.resolve() in seen:
             names = " on ".join(layer.source for layer in layers)
             raise ConfigError(f"{place}: a circle: {names} on {path}; one must do without a base")
@@ -138,10 +156,16 @@ def _merged(both: Document, kind: Any, below: Any, top: Any, key: Key) -> dict[s
     return found
 
 
-def hint(name: str, known: Sequence[str], cutoff: float = 0.6) -> str:
+def hint(name: str, known: Sequence[str]) -> str:
     """``; did you mean ...?`` for a misspelt name, or nothing."""
-    match = get_close_matches(name, known, n=1, cutoff=cutoff)
-    return f"; did you mean {match[0]!r}?" if match else ""
+    close = _close(name, known)
+    return f"; did you mean {close!r}?" if close else ""
+
+
+def _close(name: str, known: Sequence[str]) -> str | None:
+    """That of the known names which a misspelt one stands for; None if they are all others."""
+    near = [one for one in known if abs(len(one) - len(name)) <= LONGER]
+    return next(iter(get_close_matches(name, near, n=1, cutoff=ALIKE)), None)
 
 
 def shown(value: Any) -> str:

@@ -16,20 +16,22 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, TypeVar, get_origin
+from typing import Any, Generic, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from configs.document import ConfigError, Document, Key, parse, plain_value, read
-from configs.kinds import default_of, fields, item, nullable, options, section_class
+from configs.document import ConfigError, Contradiction, Document, Key, dotted, parse, read
+from configs.kinds import default_of, fields, item, nullable, section_class
 from configs.layers import BASE, find, hint, shipped, shown, stack
+from configs.overrides import Given, option_of, override
 from configs.plain import dump, flat, plain
 
 __all__ = [
     "ConfigError",
+    "Contradiction",
+    "Given",
     "Resolved",
     "dump",
     "flat",
@@ -39,9 +41,10 @@ __all__ = [
     "shipped",
 ]
 
+MEANT = 4  # most keys of other sections in a hint
+
 T = TypeVar("T")
 
-_SEQUENCES = {tuple, list, Sequence}
 # What pydantic says about containers, in the words of a config file.
 _EXPECTED = {
     "dataclass_type": "should be a section with keys",
@@ -59,12 +62,12 @@ class Resolved(Generic[T]):
     ----------
     config : the dataclass
     source : name of the file
-    where : ``file:line`` of each key that was written, or None where ``--set`` gave the value
+    where : ``file:line`` of each key that was written, or the option that gave the value
     """
 
     config: T
     source: str
-    where: Mapping[Key, str | None]
+    where: Mapping[Key, str]
 
 
 def load(
@@ -81,7 +84,8 @@ def load(
         of it at the top level is called ``base``
     path : file, or the name of one of the `shipped` configurations
     overrides : ``key.key=value`` texts, applied in order; a value is YAML, or a comma list where
-        the field is a sequence, and taken literally where the field is a string
+        the field is a sequence, and taken literally where the field is a string. A mapping goes
+        into a section key by key. `Given` is for what another option than ``--set`` says
     section : read this top-level section alone, as `cls`; override keys still start with its name
 
     Returns
@@ -137,8 +141,8 @@ def _resolve(
         if section is not None:
             _only_section(document, section, overrides)
         for text in overrides:
-            _override(document, root, text)
-        document.value = _check_keys(document, root, document.value, ())
+            override(document, root, text)
+        document.value = _check_keys(document, root, document.value)
         document.value = _completed(root, document.value, None)
     config = _validate(document, cls, section)
     if document.problems:
@@ -153,77 +157,64 @@ def _only_section(document: Document, section: str, overrides: Sequence[str]) ->
     for known in (section, BASE):
         if known not in document.value:
             for name in document.value:
-                if name != section and (guess := hint(name, [known], cutoff=0.7)):
+                if name != section and (guess := hint(name, [known])):
                     document.problems.append(((name,), f"unknown key{guess}"))
     for text in overrides:
         name = text.partition("=")[0].strip().split(".")[0]
         if name not in (section, BASE):
-            raise ConfigError(f"--set {text}: only keys of '{section}.' have a meaning here")
+            raise ConfigError(
+                f"{option_of(text)} {text}: only keys of '{section}.' have a meaning here"
+            )
     document.value = {section: document.value.get(section)}
 
 
-def _override(document: Document, root: Any, text: str) -> None:
-    """Apply one ``key.key=value`` to the plain values."""
-    name, equals, raw = text.partition("=")
-    parts = name.strip().split(".")
-    if not equals or not all(parts):
-        raise ConfigError(f"--set {text}: should read key.key=value")
-    if parts == [BASE]:
-        raise ConfigError(
-            f"--set {text}: a base is named in a file: give that file as --config, or begin a file "
-            f"of your own with '{BASE}: {raw.strip()}'"
-        )
-    value, kind = document.value, root
-    for depth, part in enumerate(parts):
-        kind = fields(kind).get(part) or item(kind)
-        if depth == len(parts) - 1:
-            break
-        if value.get(part) is None:
-            value[part] = {}
-        value = value[part]
-        if not isinstance(value, dict):
-            raise ConfigError(f"--set {text}: {'.'.join(parts[: depth + 1])} has no keys in it")
-    key: Key = tuple(parts)
-    document.forget(key)
-    document.where[key] = None
-    value[parts[-1]] = _override_value(document, kind, key, raw.strip())
-
-
-def _override_value(document: Document, kind: Any, key: Key, raw: str) -> Any:
-    """Value of an override, read with an eye on the type of its field."""
-    origins = {get_origin(option) or option for option in options(kind)} - {types.NoneType}
-    if nullable(kind) and raw in {"null", "~"}:
-        return None
-    if origins & _SEQUENCES and not raw.startswith("[") and ("," in raw or origins <= _SEQUENCES):
-        parts = [part.strip() for part in raw.split(",")]
-        return [_override_value(document, item(kind), key, part) for part in parts if part]
-    if origins <= {str, Path}:
-        return raw[1:-1] if len(raw) > 1 and raw[0] == raw[-1] and raw[0] in "'\"" else raw
-    return plain_value(document, raw, key)
-
-
-def _check_keys(document: Document, kind: Any, value: Any, key: Key) -> Any:
+def _check_keys(
+    document: Document, kind: Any, value: Any, key: Key = (), *, root: Any = None
+) -> Any:
     """Note unknown keys all the way down; an empty section becomes an empty mapping."""
+    root = kind if root is None else root
     known = fields(kind)
     if known and value is None and not nullable(kind):
         return {}
     if known and isinstance(value, dict):
         for name in value:
             if name not in known:
-                guess = hint(name, list(known)) or ("" if key else hint(name, [BASE], cutoff=0.7))
-                what = guess or f"; known are {', '.join(known)}"
+                what = _meant(root, name, [*known, *([] if key else [BASE])])
+                what = what or f"; known are {', '.join(known)}"
                 document.problems.append(((*key, name), f"unknown key{what}"))
         return {
-            name: _check_keys(document, known[name], inner, (*key, name))
+            name: _check_keys(document, known[name], inner, (*key, name), root=root)
             for name, inner in value.items()
             if name in known
         }
     inside = item(kind)
     if inside is not None and isinstance(value, dict):
-        return {name: _check_keys(document, inside, v, (*key, name)) for name, v in value.items()}
+        return {
+            name: _check_keys(document, inside, inner, (*key, name), root=root)
+            for name, inner in value.items()
+        }
     if inside is not None and isinstance(value, list):
-        return [_check_keys(document, inside, v, (*key, i)) for i, v in enumerate(value)]
+        return [_check_keys(document, inside, v, (*key, i), root=root) for i, v in enumerate(value)]
     return value
+
+
+def _meant(root: Any, name: str, known: Sequence[str]) -> str:
+    """Hint at the key that an unknown one may stand for: beside it, or else in other sections."""
+    if guess := hint(name, known):
+        return guess
+    layer: dict[tuple[str, ...], Any] = {(): root}
+    found: list[str] = []
+    while layer and not found:  # a level deeper each time
+        layer = {
+            (*key, inner): kind
+            for key, section in layer.items()
+            for inner, kind in fields(section).items()
+        }
+        found = [f"'{dotted(key)}'" for key in layer if key[-1] == name]
+    if not 0 < len(found) <= MEANT:
+        return ""
+    *others, last = found
+    return f"; did you mean {', '.join(others)}{' or ' if others else ''}{last}?"
 
 
 def _completed(kind: Any, value: Any, default: Any) -> Any:
@@ -267,8 +258,13 @@ def _validate(document: Document, cls: type[Any], section: str | None) -> Any:
                 if f"unknown key; did you mean {key[-1]!r}?" in guessed:
                     continue
                 document.problems.append((key, "missing; it has no default"))
+                continue
+            around = _present(value, key)
+            broken = problem.get("ctx", {}).get("error")
+            if isinstance(broken, Contradiction):
+                document.problems.append(document.contradiction(around, broken))
             else:
-                document.problems.append((_present(value, key), _complaint(dict(problem))))
+                document.problems.append((around, _complaint(dict(problem))))
     return None
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 
+from configs.document import Contradiction
 from shards.geometry import Float
 
 __all__ = [
@@ -34,11 +35,13 @@ BLUR_WIDTH = 8  # uniforms of one blurred crop
 _KIND, _SIZE, _SLOPE, _TRANSPOSED = range(4)
 
 
-def _check(sizes: tuple[float, ...], weights: tuple[float, ...]) -> None:
+def _check(name: str, sizes: tuple[float, ...], weights: tuple[float, ...]) -> None:
     if len(sizes) != len(weights) or sum(weights) <= 0:
-        raise ValueError(
+        raise Contradiction(
             f"{len(sizes)} sizes and {len(weights)} weights {weights}: each size needs a weight, "
-            "and one of them must be above 0"
+            "and one of them must be above 0",
+            name,
+            "weights",
         )
 
 
@@ -58,9 +61,9 @@ class Kernels:
     weights: Annotated[tuple[Weight, ...], MinLen(1)] = (1.0,)
 
     def __post_init__(self) -> None:
-        _check(self.sizes, self.weights)
+        _check("sizes", self.sizes, self.weights)
         if any(size % 2 == 0 for size in self.sizes):
-            raise ValueError(f"sizes {self.sizes}: a kernel has an odd side")
+            raise Contradiction(f"sizes {self.sizes}: a kernel has an odd side", "sizes")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,7 +82,7 @@ class Ratios:
     weights: Annotated[tuple[Weight, ...], MinLen(1)] = (1.0,)
 
     def __post_init__(self) -> None:
-        _check(self.ratios, self.weights)
+        _check("ratios", self.ratios, self.weights)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,7 +126,9 @@ class Blur:
 
     def __post_init__(self) -> None:
         if self.p > 0 and sum(self.shares) <= 0:
-            raise ValueError("p is above 0, but gaussian, average, down_up and motion all weigh 0")
+            raise Contradiction(
+                "p is above 0, but gaussian, average, down_up and motion all weigh 0", "p", *KINDS
+            )
 
     @property
     def shares(self) -> tuple[float, float, float, float]:

@@ -82,7 +82,7 @@ EPOCH = click.option(
 
 
 def _configuration(path: str, overrides: tuple[str, ...], data: str | None) -> PairConfig:
-    given = () if data is None else (f"data.path={data}",)
+    given = () if data is None else (strict.Given(f"data.path={data}", "--data"),)
     return strict.load(PairConfig, path, (*overrides, *given), section="data")
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
+from configs.document import Contradiction
 from loaders.origin import is_url
 from loaders.plan import SamplerConfig
 from loaders.recipe import Recipe
@@ -48,15 +49,17 @@ class PairConfig:
         ranges, with pairs inside a window of tracks
     sequential : bounds of the window of ``storage: sequential``
     backend : what decodes and augments; ``auto``: dali with CUDA, else cpu
-    threads : decoding threads of one process; 0: all cores that it may use
+    threads : decoding threads of one process; 0: the cores that it may use, in training shared
+        among the processes of the machine
     prefetch : batches made ahead
     timeout_s : waiting longer than this for a batch is an error, never a hang. Decoding in DALI
         and in the reference backend, which only work on bytes already read, is not interrupted
     max_bad_fraction : share of a rank's pairs that may hold a damaged picture and be replaced; 0:
         the first damaged picture is an error. Counted anew when a run resumes (`loaders.faults`)
     pixels : type of the pixels; uint8 is 0..255, the others are normalised
-    channels_last : memory layout of the pixels
-    template_px, search_px : sides of the crops
+    channels_last : memory layout of the pixels; ``train.channels_last`` switches it on too
+    template_px : side of the template's crop; training takes 255
+    search_px : side of the search crop; training takes 255
     pairs_per_epoch : samples of one epoch
     seed : of the sample stream
     sampler : which pairs
@@ -89,11 +92,14 @@ class PairConfig:
 
     def __post_init__(self) -> None:
         if self.path is not None and self.path.lstrip().startswith(PIPE):
-            raise ValueError(f"path {self.path!r}: {PIPE_RULE}")
+            raise Contradiction(f"path {self.path!r}: {PIPE_RULE}", "path")
         ranges = self.storage != "sequential" and self.path is not None and is_url(self.path)
         if ranges and self.remote.deadline_s >= self.timeout_s:
-            raise ValueError(
+            raise Contradiction(
                 f"remote.deadline_s is {self.remote.deadline_s:g} and timeout_s {self.timeout_s:g}:"
                 " bytes that are late would not be named; give --set data.remote.deadline_s="
-                f"{self.timeout_s / 2:g}, or raise data.timeout_s"
+                f"{self.timeout_s / 2:g}, or raise data.timeout_s",
+                "remote.deadline_s",
+                "timeout_s",
+                "path",
             )

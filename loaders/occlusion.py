@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from annotated_types import Ge, Le
 
+from configs.document import Contradiction
 from shards.geometry import Float, region_affine
 
 __all__ = ["CANDIDATES", "OCCLUSION_WIDTH", "Occluder", "Occlusion", "coverage", "draw_occluder"]
@@ -37,9 +38,12 @@ class Occlusion:
     intersecting : share of occluders that cover a part of the target; the others cover nothing
     patch : share filled with another part of the picture; the others with one colour
     shift : pixels of the stored picture between the centres of target and occluder, per axis
-    min_size, max_size : sides of the occluder in stored pixels
-    min_cover, max_cover : part of the target that an intersecting occluder covers
-    min_alpha, max_alpha : opacity
+    min_size : least side of the occluder in stored pixels
+    max_size : largest side of the occluder in stored pixels
+    min_cover : least part of the target that an intersecting occluder covers
+    max_cover : largest part of the target that an intersecting occluder covers
+    min_alpha : least opacity
+    max_alpha : largest opacity
     color : the colour is the picture's mean and up to so many levels more or less, per channel
     """
 
@@ -59,7 +63,9 @@ class Occlusion:
         for name in ("size", "cover", "alpha"):
             low, high = getattr(self, f"min_{name}"), getattr(self, f"max_{name}")
             if low > high:
-                raise ValueError(f"min_{name} {low:g} is above max_{name} {high:g}")
+                raise Contradiction(
+                    f"min_{name} {low:g} is above max_{name} {high:g}", f"min_{name}", f"max_{name}"
+                )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from annotated_types import Ge, Le, Len
 
+from configs.document import Contradiction
 from loaders.blur import BLUR_WIDTH, Blur, BlurStep, draw_blur
 from loaders.occlusion import OCCLUSION_WIDTH, Occluder, Occlusion, draw_occluder
 from shards.geometry import (
@@ -67,7 +68,8 @@ class Jitter:
     Attributes
     ----------
     p : probability
-    delta : largest amount, in the unit of the step
+    delta : largest amount, either way, in the unit of the step: a uniform number in
+        [-delta, delta]
     """
 
     p: Probability = 0.0
@@ -165,7 +167,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if abs(sum(self.luma) - 1) > 1e-6:
-            raise ValueError(f"luma must sum to 1, got {sum(self.luma):g}")
+            raise Contradiction(f"luma must sum to 1, got {sum(self.luma):g}", "luma")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

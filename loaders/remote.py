@@ -24,6 +24,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Gt, Le
 
+from configs.document import Contradiction
 from loaders.cache import ShardCache, default_cache_dir
 from loaders.mirror import fetch_index
 from loaders.origin import Origin, over
@@ -70,7 +71,9 @@ class RemoteConfig:
 
     def __post_init__(self) -> None:
         if 0 < self.cache_gb < 0.1:
-            raise ValueError(f"cache_gb is {self.cache_gb}: use 0 for no cache, or at least 0.1")
+            raise Contradiction(
+                f"cache_gb is {self.cache_gb}: use 0 for no cache, or at least 0.1", "cache_gb"
+            )
 
 
 def coalesce(ranges: Iterable[Range]) -> list[list[Range]]:

@@ -23,6 +23,8 @@ import numpy as np
 import numpy.typing as npt
 from annotated_types import Ge, Gt, Le
 
+from configs.document import Contradiction
+
 __all__ = ["PairKinds", "SamplerConfig", "Widening", "gap_frames"]
 
 Probability = Annotated[float, Ge(0), Le(1)]
@@ -47,7 +49,12 @@ class PairKinds:
     def __post_init__(self) -> None:
         total = self.same_instance + self.same_category + self.any
         if abs(total - 1) > 1e-6:
-            raise ValueError(f"same_instance + same_category + any must be 1, got {total:g}")
+            raise Contradiction(
+                f"same_instance + same_category + any must be 1, got {total:g}",
+                "same_instance",
+                "same_category",
+                "any",
+            )
 
     @property
     def cumulative(self) -> npt.NDArray[np.float64]:
@@ -70,9 +77,11 @@ class Widening:
 
     def __post_init__(self) -> None:
         if (self.start < 1) != (self.epochs > 0):
-            raise ValueError(
+            raise Contradiction(
                 f"start {self.start:g} and epochs {self.epochs} do not fit: a gap widens from a "
-                "start below 1 over 1 or more epochs"
+                "start below 1 over 1 or more epochs",
+                "start",
+                "epochs",
             )
 
     def part(self, epoch: int) -> float:
@@ -88,7 +97,8 @@ class SamplerConfig:
 
     Attributes
     ----------
-    image, video : kinds of pair, by kind of data set
+    image : shares of the three kinds of pair for single pictures; they sum to 1
+    video : shares of the three kinds of pair for videos; they sum to 1
     unit : what is drawn evenly of a category; ``frame``: its frames, so long tracks weigh more;
         ``sequence``: its tracks, then the frames of the track. Single pictures are their own tracks
     category_cap : a category is drawn in proportion to its number of units, and one with more of
@@ -121,9 +131,11 @@ class SamplerConfig:
 
     def __post_init__(self) -> None:
         if self.fps and self.max_gap_s is None:
-            raise ValueError(
+            raise Contradiction(
                 f"fps of {', '.join(self.fps)} has no meaning without max_gap_s: max_gap counts "
-                "frame numbers"
+                "frame numbers",
+                "fps",
+                "max_gap_s",
             )
 
 

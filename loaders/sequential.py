@@ -17,6 +17,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ from loaders.window import Drawn, Window, choose_dataset, pair_uniforms
 from loaders.work import Stored, Work, augment, padded
 from loaders.works import NO_ATTEMPTS, Attempts
 from shards.errors import DataError, SiamstreamError, StorageError
-from shards.format import INDEX_NAME, MANIFEST_NAME, Manifest
+from shards.format import INDEX_NAME, MANIFEST_NAME, Manifest, dataset_folders
 
 __all__ = ["Sequential", "StreamSet", "make_plan"]
 
@@ -99,7 +100,7 @@ def open_streams(config: PairConfig, source: Source, progress: Progress) -> Chos
     found = {manifest.name: prefix for prefix, manifest in manifests.items()}
     if len(found) != len(manifests):
         raise DataError(f"{path}: two folders hold the same data set: {', '.join(sorted(found))}")
-    if not found:
+    if not found and not dataset_folders(Path(path)):
         raise DataError(f"{path}: no manifest.json there: {HOW_TO_GET_DATA}")
     places = {name: source.where(prefix).rstrip("/") for name, prefix in found.items()}
     use, missing, warnings = choose(config, path, places)

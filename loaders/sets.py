@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
+from configs.layers import hint
 from configs.strict import ConfigError
 from loaders.config import PairConfig
 from loaders.origin import is_url
@@ -256,9 +257,13 @@ def choose(
             + ", ".join(f"--set data.weights.{name}=1.0" for name in unweighted)
         )
     if missing and (config.datasets or config.require_all):
+        places = {Path(place) for place in found.values()}
+        others = [one.name for one in dataset_folders(Path(path)) if one not in places]
+        there = sorted({*found, *others})
+        guess = next(filter(None, (hint(name, there) for name in missing)), "")
         raise DataError(
-            f"{path}: no packed data set {', '.join(missing)}; there are: "
-            f"{', '.join(found) or 'none'}; {HOW_TO_GET_DATA}"
+            f"no packed data set {', '.join(missing)} in {path}; there are "
+            f"{', '.join(there) or 'none'}{guess or f'; {HOW_TO_GET_DATA}'}"
         )
     if not use:
         raise DataError(
@@ -372,7 +377,7 @@ def _open(
     if len(found) != len(manifests):
         names = ", ".join(sorted(manifest.name for manifest in manifests.values()))
         raise DataError(f"{path}: two folders hold the same data set: {names}")
-    if not found:
+    if not found and not dataset_folders(Path(path)):
         there = isinstance(path, str) or path.is_dir()
         state = "has no packed data set" if there else "does not exist"
         raise DataError(f"{path} {state} (no manifest.json): {HOW_TO_GET_DATA}")

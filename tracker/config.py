@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
+from configs.document import Contradiction
 from shards.geometry import Grid
 from tracker.labels import AssignConfig, SampleConfig
 from tracker.losses import Normalise
@@ -103,7 +104,9 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         if not self.init:
-            raise ValueError("init must be auto, imagenet, random or the path of a file of weights")
+            raise Contradiction(
+                "init must be auto, imagenet, random or the path of a file of weights", "init"
+            )
         plain = SimpleNamespace(
             coarse=CoarseConfig(),
             proposals=ProposalConfig(),
@@ -113,4 +116,4 @@ class ModelConfig:
         )
         for key in LACKS[self.name]:
             if attrgetter(key)(self) != attrgetter(key)(plain):
-                raise ValueError(f"{self.name} has no '{key}': leave it out")
+                raise Contradiction(f"{self.name} has no '{key}': leave it out", key, "name")

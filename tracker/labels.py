@@ -15,6 +15,8 @@ import torch
 from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
+from configs.document import Contradiction
+
 __all__ = [
     "IGNORED",
     "NEGATIVE",
@@ -50,9 +52,12 @@ class AssignConfig:
 
     def __post_init__(self) -> None:
         if self.negative_iou > min(self.positive_iou, self.best_iou):
-            raise ValueError(
+            raise Contradiction(
                 f"negative_iou {self.negative_iou} must not exceed positive_iou "
-                f"{self.positive_iou} or best_iou {self.best_iou}: a candidate would be both"
+                f"{self.positive_iou} or best_iou {self.best_iou}: a candidate would be both",
+                "negative_iou",
+                "positive_iou",
+                "best_iou",
             )
 
 
@@ -71,7 +76,11 @@ class SampleConfig:
 
     def __post_init__(self) -> None:
         if self.positives > self.anchors:
-            raise ValueError(f"positives {self.positives} must not exceed anchors {self.anchors}")
+            raise Contradiction(
+                f"positives {self.positives} must not exceed anchors {self.anchors}",
+                "positives",
+                "anchors",
+            )
 
 
 def iou(a: Tensor, b: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from annotated_types import Gt
 from torch import Tensor
 
+from configs.document import Contradiction
 from shards.geometry import Grid, anchor_origin
 from tracker.anchors import CELLS, SEARCH_PX, STRIDE_PX
 from tracker.labels import IGNORED, NEGATIVE, POSITIVE
@@ -40,9 +41,11 @@ class ResponseConfig:
 
     def __post_init__(self) -> None:
         if self.positive_px > self.negative_px:
-            raise ValueError(
+            raise Contradiction(
                 f"positive_px {self.positive_px} must not exceed negative_px {self.negative_px}: "
-                "a cell would be both"
+                "a cell would be both",
+                "positive_px",
+                "negative_px",
             )
 
 

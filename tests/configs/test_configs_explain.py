@@ -73,6 +73,11 @@ def test_a_whole_section_on_the_command_line(explain):
     assert "  blur: {p: 2.0, delta: 0.0}  # --set\n" in text
 
 
+def test_another_option_goes_by_its_name(explain):
+    given = strict.Given("data.path=x", "--data")
+    assert "  path: x  # --data\n" in explain("steps: 1\n", "data.path=y", given)
+
+
 def test_a_file_with_a_strange_name(explain):
     text = explain("steps: 1\n", name="a\nsteps: 2\n#.yaml")
     assert text.startswith("# 'a\\nsteps: 2\\n#.yaml', resolved.")

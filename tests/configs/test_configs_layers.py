@@ -10,7 +10,7 @@ import pytest
 
 from configs import strict
 from configs.layers import MAX_FILES
-from configs.strict import ConfigError
+from configs.strict import ConfigError, Contradiction
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,13 +42,19 @@ class Train:
 
     def __post_init__(self) -> None:
         if self.lr > self.epochs:
-            raise ValueError("lr must not exceed epochs")
+            raise Contradiction("lr must not exceed epochs", "lr", "epochs")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Config:
     data: Data = field(default_factory=Data)
     train: Train = field(default_factory=Train)
+
+    def __post_init__(self) -> None:
+        if self.data.hue.p > self.train.lr > 0.6:
+            raise Contradiction("p above lr", "data.hue", "train.lr")
+        if self.data.datasets == ("z", "z"):
+            raise Contradiction("z twice", "data.datasets", "data.weights")
 
 
 BASE = (
@@ -203,10 +209,39 @@ def test_what_is_replaced_is_not_complained_of(files):
     ]
 
 
-def test_values_of_two_files_that_contradict_each_other(files):
+def test_values_that_contradict_each_other_are_told_at_that_which_was_written_last(files):
+    text = "lr must not exceed epochs"
     files(a="base: b.yaml\ndata: {}\ntrain:\n  lr: 4\n")
-    assert fails() == "a.yaml:3: train: lr must not exceed epochs"
-    assert fails(path="a.yaml", cls=Config, section=None) == fails()
+    assert fails() == f"a.yaml:4: train.lr: {text} (train.epochs: b.yaml:8)"
+    assert fails(path="a.yaml", cls=Train, section="train") == fails()
+    files(a="base: b.yaml\ndata: {}\ntrain:\n\n  epochs: 1\n  evaluate: {every: 1}\n")
+    assert fails("train.lr=9") == f"--set train.lr: {text} (train.epochs: a.yaml:5)"
+    assert fails("train.lr=9", "train.epochs=2", "data.path=x") == f"--set train.epochs: {text}"
+    assert fails("train.epochs=2", "train.lr=9", "train.evaluate.every=3") == (
+        f"--set train.lr: {text}"
+    )
+    files(a="train:\n  epochs: 1\n  lr: 9\n")
+    assert fails() == f"a.yaml:3: train.lr: {text} (train.epochs: a.yaml:2)"
+    files(a="train:\n  lr: 99\n")
+    assert fails() == f"a.yaml:2: train.lr: {text}"  # epochs is the default
+
+
+def test_a_rule_of_the_whole_configuration(files):
+    files(a="base: b.yaml\ntrain:\n  lr: 0.7\n")
+    assert fails("data.hue.p=0.8") == "--set data.hue.p: p above lr (train.lr: a.yaml:3)"
+    files(a="base: b.yaml\ntrain: {epochs: 4}\ndata:\n  hue:\n    p: 0.8\n")
+    files(b="train:\n  lr: 0.7\n")
+    assert fails() == "a.yaml:5: data.hue.p: p above lr (train.lr: b.yaml:2)"
+    files(b="data:\n  weights: {z: 1}\n", a="base: b.yaml\ndata:\n  datasets: [z, z]\n")
+    assert fails() == "a.yaml:3: data.datasets: z twice (data.weights.z: b.yaml:2)"
+
+
+def test_a_file_of_one_s_own_has_the_name_of_the_shipped_one_below_it(files):
+    for name in ("spm_alexnet.yaml", "spm_alexnet"):
+        files(spm_alexnet=f"base: {name}\n")
+        text = fails(path="spm_alexnet.yaml")
+        assert "circle" not in text
+        assert "configs/spm_alexnet.yaml:" in text  # its keys, which Config has not
 
 
 @pytest.mark.parametrize(
@@ -233,6 +268,11 @@ def test_a_wrong_base_is_a_clear_line(files, text, message):
     files(a=text, list="- 1\n", syntax="train: {\n")
     assert message in fails()
     assert "\n" not in fails()
+
+
+def test_what_all_names_end_in_is_no_hint(files):
+    files(a="base: nope.yaml\n")
+    assert "did you mean" not in fails()
 
 
 def test_a_misspelt_base_is_found_when_a_section_is_read_alone(files):
@@ -288,5 +328,5 @@ def test_the_places_of_values_are_told(files):
     assert found.source == "a.yaml"
     assert found.where["train", "lr"] == "a.yaml:3"
     assert found.where["train", "epochs"] == "b.yaml:8"
-    assert found.where["train", "evaluate", "every"] is None
+    assert found.where["train", "evaluate", "every"] == "--set"
     assert ("train", "evaluate", "dataset") not in found.where

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs import strict
+from configs.layers import hint
 from configs.strict import ConfigError
 
 
@@ -295,6 +296,18 @@ def test_the_last_override_wins_and_a_bad_value_of_the_file_does_not_matter(load
         ("train.lr=[1", "--set train.lr: not valid YAML"),
         ("train.lr=!!python/name:os.system x", "--set train.lr: tag"),
         ("data.weights={a: 1, a: 2}", "--set data.weights.a: duplicate key"),
+        ("train={lr: 0.1, lr: 0.2}", "--set train.lr: duplicate key"),
+        ("train={lrr: 0.1}", "--set train.lrr: unknown key; did you mean 'lr'?"),
+        ("train={lr: x}", "--set train.lr: should be a valid number, got 'x'"),
+        ("train=3", "--set train: should be a section with keys, got 3"),
+        ("train=", "--set train=: train is a section, which stays: give a key of it, as in --set "),
+        ("data.jitter=null", "--set data.jitter=null: data.jitter is a section, which stays: give"),
+        ("lr=0.1", "--set lr: unknown key; did you mean 'train.lr'?"),
+        ("data.epochs=1", "--set data.epochs: unknown key; did you mean 'train.epochs'?"),
+        ("train.amp=fp8", "--set train.amp: should be 'off' or 'bf16', got 'fp8'"),
+        ("data.path=\udc80", "--set 'data.path=\\udc80': not UTF-8 text"),
+        ('data.weights={"\\ud800": 1}', "--set data.weights: a key on line 1 is not Unicode text"),
+        ('data.datasets=["\\ud800"]', "--set data.datasets[0]: not Unicode text: '\\ud800'"),
     ],
 )
 def test_errors_of_overrides_name_the_option(load, override, message):
@@ -303,6 +316,42 @@ def test_errors_of_overrides_name_the_option(load, override, message):
     assert message in str(caught.value)
     if "unknown" not in message:
         assert str(caught.value).startswith(message)
+
+
+def test_a_mapping_goes_into_a_section_as_a_file_on_top_does(load):
+    text = "train: {epochs: 3, batch_size: 8}\ndata:\n  weights: {a: 1}\n"
+    config = load(text, "train={lr: 0.5}", "data={path: x, weights: {b: 2}, jitter: {p: 1}}")
+    assert config.train == Train(epochs=3, batch_size=8, lr=0.5)
+    assert config.data == Data(path="x", weights={"b": 2.0}, jitter=Jitter(p=1.0))
+    assert load(text, "train={}") == load(text)
+    assert load("data:\n", "train={epochs: 2}").train == Train(epochs=2)
+
+
+@pytest.mark.parametrize(
+    ("key", "guess"),
+    [("batchsize", "batch_size"), ("epoch", "epochs"), ("max_steps", None), ("tpu", None)],
+)
+def test_a_hint_is_given_for_what_is_close(key, guess):
+    known = ["batch_size", "epochs", "max_bad_steps", "lr_steps", "cpu"]
+    assert hint(key, known) == (f"; did you mean {guess!r}?" if guess else "")
+
+
+def test_a_name_of_several_sections():
+    @dataclass
+    class Seeded:
+        seed: int = 0
+
+    @dataclass
+    class Whole:
+        a: Seeded = field(default_factory=Seeded)
+        b: Seeded = field(default_factory=Seeded)
+        c: Seeded = field(default_factory=Seeded)
+
+    with pytest.raises(ConfigError) as caught:
+        strict.load_text(Whole, "seed: 3\n", "text")
+    assert str(caught.value) == (
+        "text:1: seed: unknown key; did you mean 'a.seed', 'b.seed' or 'c.seed'?"
+    )
 
 
 def test_a_section_alone_ignores_the_others(load):

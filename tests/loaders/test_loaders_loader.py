@@ -162,7 +162,12 @@ def test_default_folder_comes_from_the_environment(
         (
             {"datasets": ("lasot", "got10k")},
             DataError,
-            "no packed data set got10k; there are: lasot",
+            "no packed data set got10k in .*; there are coco, lasot; pack one",
+        ),
+        (
+            {"datasets": ("lasto",)},
+            DataError,
+            "no packed data set lasto in .*; there are coco, lasot; did you mean 'lasot'",
         ),
         ({"require_all": True}, DataError, "got10k, trackingnet"),
         ({"datasets": ("lasot",), "weights": {"coco": 1.0}}, DataError, r"data\.weights\.lasot=1"),

@@ -591,8 +591,10 @@ class TestFaults:
     def test_folders_that_cannot_be_streamed(self, packed: Path, tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"no manifest\.json there"):
             PairLoader(config_of(tmp_path), batch_size=4)
-        with pytest.raises(DataError, match="no packed data set got10k; there are: lasot"):
+        with pytest.raises(DataError, match=r"got10k in .*; there are coco, lasot; pack"):
             PairLoader(config_of(packed, datasets=("lasot", "got10k")), batch_size=4)
+        with pytest.raises(DataError, match=r"lasto in .*; did you mean 'lasot'\?"):
+            PairLoader(config_of(packed, datasets=("lasto",)), batch_size=4)
         shutil.copytree(packed / "lasot", tmp_path / "zip")
         manifest = tmp_path / "zip" / "manifest.json"
         manifest.write_text(manifest.read_text().replace("lasot-000000.tar", "lasot.zip"))

@@ -14,7 +14,9 @@ import train
 from configs import strict
 from configs.describe import rows
 from tracker.config import LACKS
-from tracker.training.config import TrainConfig
+from tracker.training.config import FREE_KEYS, TrainConfig
+from tracker.training.flags import lead
+from tracker.training.records import header
 from tracker.training.schedule import learning_rate
 
 ROOT = Path(train.__file__).parent
@@ -176,7 +178,7 @@ def test_a_printed_configuration_tells_files_and_lines(start, tmp_path, monkeypa
     Path("mine.yaml").write_text("base: spm_alexnet_8gpu.yaml\ntrain:\n  keep: 3\n")
     text = start("--config", "mine.yaml", "--data", "/no/data", "--print-config").stdout
     for line in (
-        r"  path: /no/data  # --set",
+        r"  path: /no/data  # --data",
         r"  keep: 3  # mine\.yaml:3",
         r"  batch_size: 64  # \S*configs/spm_alexnet_8gpu\.yaml:\d+",
         r"  amp: bf16  # \S*configs/spm_alexnet_1gpu\.yaml:\d+",
@@ -192,6 +194,9 @@ def test_a_printed_configuration_tells_files_and_lines(start, tmp_path, monkeypa
         ("train.evaluate.dataset=otv", "should be 'otb', 'lasot', 'got10k' or 'trackingnet', got"),
         ("train.evaluate.every=-1", "should be greater than or equal to 0, got -1"),
         ("train.lr_scheduler=cosine", "unknown key; did you mean 'lr_schedule'?"),
+        ("train.device=gpu", "should be 'auto', 'cpu' or 'cuda', got 'gpu'\n"),
+        ("train.epochs=1000001", "should be less than or equal to 1000000, got 1000001"),
+        ("lr=0.1", "unknown key; did you mean 'train.lr'?"),
         ("train.keep_epochs=0", "should be greater than or equal to 1, got 0"),
         ("base=cpu_smoke.yaml", "a base is named in a file"),
     ],
@@ -215,11 +220,34 @@ def test_a_wrong_key_is_named_with_its_place(start, tmp_path, monkeypatch, overr
     assert message in result.stderr
 
 
+def test_contradicting_values_are_told_at_the_one_that_was_written_last(
+    start, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    adamw = ("--set", "train.optimizer=adamw")
+    result = start("--config", "spm_alexnet_momentum.yaml", *adamw, "--print-config", code=1)
+    assert re.fullmatch(
+        r"Error: --set train\.optimizer: momentum 0\.9 belongs to SGD; optimizer 'adamw' takes "
+        r"momentum 0 \(train\.momentum: \S*configs/spm_alexnet_momentum\.yaml:\d+\)\n",
+        result.stderr,
+    )
+    Path("x.yaml").write_text("base: spm_alexnet.yaml\ndata:\n  template_px: 127\n")
+    result = start("--config", "x.yaml", "--print-config", code=1)
+    assert result.stderr == (
+        "Error: x.yaml:3: data.template_px: spm_alexnet takes crops of 255 px; data.template_px "
+        "is 127\n"
+    )
+    cosine = ("--set", "train.lr_schedule=cosine", "--set", "train.lr_end=1", "--print-config")
+    result = start("--config", "spm_alexnet.yaml", *cosine, code=1)
+    assert result.stderr.startswith("Error: --set train.lr_end: lr_end 1 is above lr 0.01; a cos")
+
+
 @pytest.mark.parametrize("flag", ["--print-config", "--describe-config"])
 def test_rank_0_alone_prints(start, monkeypatch, flag):
     monkeypatch.setenv("RANK", "0")
     assert start("--config", "cpu_smoke.yaml", flag).stdout
     monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(train.World, "first", False)
     assert start("--config", "cpu_smoke.yaml", flag).stdout == ""
 
 
@@ -235,7 +263,36 @@ def test_the_smoke_run_shows_what_its_comment_promises(start, packed, tmp_path, 
     assert [line["epoch"] for line in lines] == [0] * 4 + [1] * 4 + [2] * 4
     assert [line["lr"] for line in lines[2:]] == pytest.approx([0.01] * 6 + [0.001] * 4)
     names = {path.name for path in out.glob("*.pth")}
-    assert names == {"epoch_1.pth", "epoch_2.pth", "epoch_3.pth", "latest.pth"}
+    assert names == {"epoch_1.pth", "epoch_2.pth", "epoch_3.pth", "latest.pth", "best.pth"}
+    assert json.loads((out / "best.json").read_text())["by"] == "training loss"
     config = strict.load(train.RunConfig, out / "config.yaml")
     assert config == strict.load(train.RunConfig, "cpu_smoke.yaml", ["train.threads=1"])
     assert "finished, 12 steps are done" in start(*command).stdout
+
+
+def test_a_schedule_that_ends_too_early_is_warned_of():
+    data = {"datasets": {}, "storage": "zip", "backend": "cpu", "grid": "edge", "warnings": []}
+    record = {
+        "data": data, "init": {"source": "random", "warning": None}, "world_size": 1,
+        "device": "cpu", "torch_threads": 1,
+    }  # fmt: skip
+
+    def warnings(*overrides, name="spm_alexnet.yaml"):
+        config = strict.load(train.RunConfig, name, overrides).train
+        lines = header("spm_alexnet", config, record)
+        return [line for line in lines if line.startswith("Warning")]
+
+    assert warnings() == warnings(name="cpu_smoke.yaml") == warnings("train.epochs=26") == []
+    assert warnings("train.epochs=20") == [
+        "Warning: train.lr_steps 25, 45 are beyond the 20 epochs: the rate does not fall"
+    ]
+    assert warnings("train.epochs=20", "train.lr_schedule=cosine") == []
+    assert warnings("train.heads_only_epochs=60") == [
+        "Warning: the backbone is not trained: train.heads_only_epochs 60, train.epochs 50"
+    ]
+
+
+def test_the_page_lists_the_keys_that_may_change():
+    listed = lead().split("when a run goes on: ")[1].split(";")[0]
+    assert re.findall(r"`(\S+)`", listed) == [key for key in FREE_KEYS if key != "train.epochs"]
+    assert "`train.epochs` only with `lr_schedule: steps`" in " ".join(lead().split())

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
+from configs.document import Contradiction
+
 __all__ = ["FREE_KEYS", "EvaluateConfig", "TrainConfig", "free_keys"]
 
 # Keys of a run's configuration that do not change what is computed, but for rounding: a run goes on
@@ -56,36 +58,37 @@ class TrainConfig:
     batch_size : pairs of one step, all processes together
     optimizer : ``sgd`` as published, or ``adamw`` (Loshchilov and Hutter 2019), its betas torch's
     lr : learning rate after the warm-up
-    momentum : of SGD; AdamW has none
-    weight_decay : of weights; biases have none
+    momentum : of SGD; must be 0 with ``adamw``
+    weight_decay : of weights; biases and the parameters of batch normalisations have none
     warmup_steps : over which the rate grows linearly; 0: no warm-up
     warmup_divisor : the first step's rate is `lr` / this
     lr_schedule : ``steps`` as published; ``cosine`` falls from `lr` to `lr_end` by the last
         step
-    lr_steps : epochs (from 0) from which on the rate is multiplied by `lr_decay` once more
+    lr_steps : epochs, counted from 0 and growing, from which on the rate is multiplied by
+        `lr_decay` once more; for ``steps``
     lr_decay : factor at each of `lr_steps`
-    lr_end : rate at the end of ``cosine``
-    heads_only_epochs : epochs at the start in which the backbone stays as it is
+    lr_end : rate at the end of ``cosine``, at most `lr`
+    heads_only_epochs : first epochs, in which all but the backbone is trained
     clip_norm : limit of the norm of all gradients together, the backbone's too; null: no limit
     amp : mixed precision; fp16 (with loss scaling) needs CUDA
     channels_last : memory layout of the network and its pictures
     compile : compile backbone, fusions and heads with torch.compile; the first steps take minutes
-    device : ``cuda`` is the device of the process's local rank among those that
-        ``CUDA_VISIBLE_DEVICES`` leaves; ``auto``: that, or the CPU
+    device : ``auto``: CUDA where there is some, else the CPU. With CUDA each process takes the
+        device of its local rank; ``CUDA_VISIBLE_DEVICES`` says which there are
     seed : of torch's random numbers; that of the pairs is ``data.seed``
     threads : of torch in one process; 0: the cores of the machine, shared among its processes
     checkpoint_every : steps between checkpoints, beside those at the end of each epoch; 0: none
     checkpoint_minutes : a checkpoint is also written when the last is this old; 0: never
-    keep : checkpoints between epochs that are kept
+    keep : how many checkpoints written between epochs are kept, the newest ones
     keep_epochs : checkpoints of epochs that are kept, beside the best; null: all
-    max_bad_steps : steps that may be left out because their gradients are not finite; 0: the first
-        such step ends the run
-    log_every : steps of one line of metrics
+    max_bad_steps : steps in the whole run that may be left out because their gradients are not
+        finite; 0: the first such step ends the run
+    log_every : steps whose means make one line of metrics.jsonl, TensorBoard and the progress line
     pictures_every : steps between pictures of pairs with true and predicted boxes; 0: none
     evaluate : evaluation beside the training
     """
 
-    epochs: Annotated[int, Ge(1)] = 50
+    epochs: Annotated[int, Ge(1), Le(10**6)] = 50
     batch_size: Annotated[int, Ge(1)] = 32
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: Annotated[float, Gt(0), Le(100)] = 0.01
@@ -116,11 +119,20 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         if self.optimizer == "adamw" and self.momentum:
-            raise ValueError(
-                f"momentum {self.momentum} belongs to SGD; optimizer 'adamw' takes momentum 0"
+            raise Contradiction(
+                f"momentum {self.momentum} belongs to SGD; optimizer 'adamw' takes momentum 0",
+                "momentum",
+                "optimizer",
             )
         if list(self.lr_steps) != sorted(set(self.lr_steps)):
-            raise ValueError(f"lr_steps must grow, got {list(self.lr_steps)}")
+            raise Contradiction(f"lr_steps must grow, got {list(self.lr_steps)}", "lr_steps")
+        if self.lr_schedule == "cosine" and self.lr_end > self.lr:
+            raise Contradiction(
+                f"lr_end {self.lr_end:g} is above lr {self.lr:g}; a cosine falls from lr to lr_end",
+                "lr_end",
+                "lr",
+                "lr_schedule",
+            )
 
 
 def free_keys(config: TrainConfig) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ import click
 from configs.describe import describe
 from configs.explain import explained
 from configs.strict import Resolved
+from tracker.training.config import FREE_KEYS
 
 __all__ = ["config_flags", "print_config"]
 
@@ -29,7 +31,17 @@ prints the result, and where each value that is not a default was written.
 
 A key that does not exist, a value of another type or out of its range, and values that contradict
 each other are errors that name file and line.
+
 """
+
+
+def lead() -> str:
+    """What stands before the keys, with the list of those that may change."""
+    keys = [f"`{key}`" for key in FREE_KEYS if key != "train.epochs"]
+    text = f"These keys may have other values when a run goes on: {', '.join(keys)}; " + (
+        "`train.epochs` only with `lr_schedule: steps`. A section stands for all of its keys."
+    )
+    return LEAD + textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
 
 
 def config_flags(cls: type[Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -45,7 +57,7 @@ def config_flags(cls: type[Any]) -> Callable[[Callable[..., Any]], Callable[...,
         if not wanted or ctx.resilient_parsing:
             return
         if _first():
-            click.echo(describe(cls, TITLE, LEAD), nl=False)
+            click.echo(describe(cls, TITLE, lead()), nl=False)
         ctx.exit()
 
     def add(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -170,12 +170,30 @@ def header(model: str, config: TrainConfig, record: Mapping[str, Any]) -> list[s
         f"precision {config.amp}, torch threads {record['torch_threads']}",
         *(f"Warning: {text}" for text in data["warnings"]),
         *([f"Warning: {init['warning']}"] if init["warning"] else []),
+        *(f"Warning: {text}" for text in _without_effect(config)),
     ]
 
 
 def dumped(config: Any) -> str:
     """YAML text of a run's configuration for its records and checkpoints, without passwords."""
     return strict.dump(hidden(plain(config)))
+
+
+def _without_effect(config: TrainConfig) -> list[str]:
+    """What of the schedule lies beyond the last epoch."""
+    found, epochs = [], config.epochs
+    steps = config.lr_steps if config.lr_schedule == "steps" else ()
+    if steps and min(steps) >= epochs:
+        numbers = ", ".join(map(str, steps))
+        found.append(
+            f"train.lr_steps {numbers} are beyond the {epochs} epochs: the rate does not fall"
+        )
+    if config.heads_only_epochs >= epochs:
+        found.append(
+            f"the backbone is not trained: train.heads_only_epochs {config.heads_only_epochs}, "
+            f"train.epochs {epochs}"
+        )
+    return found
 
 
 def write_records(folder: Path, config: str, record: Mapping[str, Any], start: int) -> list[str]:
