@@ -401,7 +401,8 @@ def test_siamfc_trains_everything_from_the_start():
 def test_a_section_of_another_model_is_a_clear_line(start):
     arguments = ["--config", "siamfc_alexnet.yaml", "--set"]
     result = start(*arguments, "model.fine.assign.best_iou=0.46", code=1)
-    assert "model: siamfc_alexnet has no 'fine': leave it out" in result.stderr
+    key = "--set model.fine.assign.best_iou"
+    assert f"{key}: siamfc_alexnet has no 'fine': leave it out (model.name: " in result.stderr
     assert result.stderr.count("\n") == 1
 
 
