@@ -165,7 +165,9 @@ def hint(name: str, known: Sequence[str]) -> str:
 def _close(name: str, known: Sequence[str]) -> str | None:
     """That of the known names which a misspelt one stands for; None if they are all others."""
     near = [one for one in known if abs(len(one) - len(name)) <= LONGER]
-    return next(iter(get_close_matches(name, near, n=1, cutoff=ALIKE)), None)
+    match = get_close_matches(name, near, n=1, cutoff=ALIKE)
+    match = match or [one for one in known if one.endswith(f"_{name}")]  # its first words left out
+    return match[0] if len(match) == 1 else None
 
 
 def shown(value: Any) -> str:

@@ -329,7 +329,13 @@ def test_a_mapping_goes_into_a_section_as_a_file_on_top_does(load):
 
 @pytest.mark.parametrize(
     ("key", "guess"),
-    [("batchsize", "batch_size"), ("epoch", "epochs"), ("max_steps", None), ("tpu", None)],
+    [
+        ("batchsize", "batch_size"),
+        ("epoch", "epochs"),
+        ("max_steps", None),
+        ("bad_steps", "max_bad_steps"),
+        ("tpu", None),
+    ],
 )
 def test_a_hint_is_given_for_what_is_close(key, guess):
     known = ["batch_size", "epochs", "max_bad_steps", "lr_steps", "cpu"]

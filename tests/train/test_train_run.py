@@ -417,7 +417,7 @@ def test_some_steps_may_be_left_out(start, monkeypatch, lag):
         (["extra"], 2, "unexpected extra argument"),
         (["--set", "train.epoch=1"], 1, "--set train.epoch: unknown key; did you mean 'epochs'?"),
         (["--set", "train.lr=0"], 1, "--set train.lr: should be greater than 0, got 0"),
-        (["--set", "data.search_px=127"], 1, "data.search_px are 255 and 127"),
+        (["--set", "data.search_px=127"], 1, "255 px; data.search_px is 127"),
         (["--set", "train.batch_size=19"], 1, "is larger than data.pairs_per_epoch 18"),
         (["--set", "train.amp=fp16"], 1, "train.amp 'fp16' needs a CUDA device"),
         (["--config", "spm.yaml"], 1, "spm.yaml: no such config file; shipped are"),
@@ -475,7 +475,8 @@ def test_siamfc_trains_everything_from_the_start():
 def test_a_section_of_another_model_is_a_clear_line(start):
     arguments = ["--config", "siamfc_alexnet.yaml", "--set"]
     result = start(*arguments, "model.fine.assign.best_iou=0.46", code=1)
-    assert "model: siamfc_alexnet has no 'fine': leave it out" in result.stderr
+    key = "--set model.fine.assign.best_iou"
+    assert f"{key}: siamfc_alexnet has no 'fine': leave it out (model.name: " in result.stderr
     assert result.stderr.count("\n") == 1
 
 
