@@ -117,7 +117,7 @@ def _widths(_: click.Context, __: click.Parameter, value: str | None) -> list[fl
     help="Of the model, a share of the published channels; settings are measured for the first.  "
     "[default: 0.125,1 on a CPU; 1,0.5,0.125 on a GPU]",
 )
-@click.option("--batch", type=click.IntRange(1), help="Pairs.  [default: 8 on a CPU; 16 on a GPU]")
+@click.option("--batch", type=click.IntRange(1), help="Pairs.  [default: 4 on a CPU; 16 on a GPU]")
 @click.option(
     "--steps", type=click.IntRange(1), help="Of a block.  [default: some seconds of them]"
 )

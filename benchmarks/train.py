@@ -292,4 +292,4 @@ def default_widths(device: str) -> tuple[float, ...]:
 
 def default_batch(device: str) -> int:
     """Pairs of a batch: on a CPU few, for a step of width 1 takes seconds."""
-    return 16 if device == "cuda" else 8
+    return 16 if device == "cuda" else 4

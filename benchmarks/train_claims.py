@@ -6,10 +6,12 @@ GPU twice is enough. On a CPU the cores do both, so decode takes cores from the 
 it starts: if it takes 1/n of the step's time on all cores, the best that any loader can leave of
 the limit is n / (n + 1), from 25 on 0.96.
 
-*On a CPU* that asks little: with so much headroom a loader that decodes nothing ahead would pass
-too. So at every width where the loader alone is at least as fast as the limit, the share must also
-be 0.95 of what decode leaves of the cores: the limit's CPU time a pair over that of limit and
-decode together. On a GPU cores are idle, and that would ask nothing.
+*On a CPU*, so far above 25, that asks little. So at every width where the loader alone is at least
+as fast as the limit, the share must also be 0.95 of what decode leaves of the cores: the limit's
+CPU time a pair over that of limit and decode together. It bounds what is lost besides decode's own
+work: waiting, copies, threads in each other's way. Neither can show that decode overlaps with the
+step, for where the same cores do both nothing is won by it; only a GPU shows that. There cores are
+idle, and the second bar would ask nothing.
 
 *Not judged* is a figure of a machine that other programs kept busy, and one whose quartiles lie on
 both sides of the bar: it neither holds nor fails.

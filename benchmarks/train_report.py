@@ -121,6 +121,8 @@ def train_lines(run: Mapping[str, Any]) -> list[str]:
         if run["device"] == "cpu":
             text += f"; decode on the same cores leaves {one['cores_leave']:.3f} to the step"
         lines.append(f"{text}.")
+    if run["device"] == "cpu":
+        lines.append("Where the same cores decode and train, no figure tells whether both overlap.")
     lines += [
         f"Absent: {setting['name']} ({setting['absent']})."
         for one in run["widths"]
