@@ -21,7 +21,7 @@ from loaders.config import PairConfig
 from loaders.cpu import usable_cores
 from loaders.loader import PairLoader, WaitEnded
 from loaders.pipes import from_command_line
-from shards.console import KnownErrors
+from shards.console import KnownErrors, warn
 from shards.errors import MismatchError
 from shards.rng import uniforms
 from tracker import weights
@@ -321,11 +321,6 @@ def tensors_of(batch: PairBatch) -> dict[str, Any]:
     """What the training step is given, pixels as they are stored."""
     names = ("template", "search", "template_box", "search_box", "positive", "sample", "epoch")
     return {name: getattr(batch, name) for name in names}
-
-
-def warn(text: str) -> None:
-    """Say it on stderr."""
-    click.echo(f"Warning: {text}", err=True)
 
 
 def open_log(run: Run) -> RunLog:

@@ -15,7 +15,7 @@ from configs import strict
 from configs.strict import ConfigError
 from loaders.config import BackendName, PairConfig, StorageName
 from loaders.plan import PAIR_KINDS
-from shards.console import KnownErrorsGroup, counter, print_json
+from shards.console import KnownErrorsGroup, counter, print_json, warn
 
 if TYPE_CHECKING:
     from loaders.work import Work
@@ -161,7 +161,7 @@ def show(
     # A stream draws what a run of one process would; the plan's pairs are those of any run.
     works = open_works(config, 0, 1, 1)
     for note in works.sets.warnings:
-        click.echo(f"Warning: {note}", err=True)
+        warn(note)
     wanted = PairFilter(kind=None if kind is None else KINDS[kind], positive=sign, dataset=dataset)
     count, notes = end - first, list[str]()
     found: Sequence[Work | None]
@@ -172,7 +172,7 @@ def show(
             found = find(works, config, epoch, first, count, wanted)
             notes = [f"only {len(found)} of {count} asked for: no more"] * (len(found) < count)
         for note in notes:
-            click.echo(f"Warning: {note}", err=True)
+            warn(note)
         tiles, positive = pair_tiles(works, config, found)
     save(sheet(tiles, count if by_type else min(columns or 4, len(found))), out)
     for tile in tiles if len(tiles) == 1 else []:
@@ -226,7 +226,7 @@ def stats(
 
     with closing(open_sets(config)) as sets:
         for note in sets.warnings:
-            click.echo(f"Warning: {note}", err=True)
+            warn(note)
         with counter("drawing", "plans", samples) as progress:
             drawn = draw_pairs(sets, config, epoch, samples, progress.update)
         found = checks(sets, drawn, config, epoch)
@@ -295,7 +295,7 @@ def doctor(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     facts = examine(config, device, batch_size, seconds).facts()
     for note in facts["warnings"]:
-        click.echo(f"Warning: {note}", err=True)
+        warn(note)
     if out is not None:
         plot(facts, out)
     if as_json:

@@ -61,6 +61,11 @@ def _unescaped(text: str | None) -> str | None:
     return None if text is None else text.replace("\\b\n", "\b\n")
 
 
+def warn(text: str) -> None:
+    """Say on stderr what the user should know, while the command goes on."""
+    click.echo(f"Warning: {text}", err=True)
+
+
 def print_json(facts: Mapping[str, Any]) -> None:
     """Print the one object that a command with ``--json`` writes to stdout."""
     click.echo(json.dumps(facts, indent=1))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
-from shards.console import KnownErrors, print_json
+from shards.console import KnownErrors, print_json, warn
 from shards.errors import ConfigError
 from tracker.options import CHECKPOINT, CONVENTION, DATASET, DEVICE, JSON, ROOT, SET, WORKERS
 
@@ -200,7 +200,7 @@ def sweep_command(
     rule = convention or DEFAULT_CONVENTION[dataset]
     sequences = read_sequences(dataset, root, split, rule)
     for warning in sweep_text.warnings_of(dataset, sequences.split):
-        click.echo(f"Warning: {warning}", err=True)
+        warn(warning)
     made = entrants.open_checkpoint(checkpoint, overrides, device)
     name = made.config.name
     axes = grid.axes_of(name, LACKS[name], given)

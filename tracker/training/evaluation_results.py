@@ -12,6 +12,7 @@ from typing import Any, Literal
 import click
 
 from shards.atomic import replace_text
+from shards.console import warn
 from tracker.sequences import Dataset
 from tracker.training.board import Board
 
@@ -111,13 +112,9 @@ class ResultBoard:
         )
         try:
             if self._board is None:
-                self._board = Board(self._folder, self._start, _warn)
+                self._board = Board(self._folder, self._start, warn)
         except OSError as error:
-            _warn(f"TensorBoard does not show it: {error}")
+            warn(f"TensorBoard does not show it: {error}")
         else:
             figures = {f"eval/{name}": value for name, value in result.figures.items()}
             self._board.add_scalars(figures, result.step)
-
-
-def _warn(text: str) -> None:
-    click.echo(f"Warning: {text}", err=True)

@@ -22,6 +22,7 @@ from typing import Protocol
 
 import click
 
+from shards.console import warn
 from shards.errors import ConfigError, DataError
 from tracker.follow import TrackingError, torch_device
 from tracker.metrics import DEFAULT_CONVENTION
@@ -175,7 +176,7 @@ class Evaluations:
         self._begin_next()
         if len(self._queue) > 1 and not self._told_late:
             self._told_late = True
-            _warn(
+            warn(
                 f"{len(self._queue)} checkpoints wait for their evaluation, which takes longer "
                 "than the epochs between two; they are kept until then"
             )
@@ -231,7 +232,7 @@ class Evaluations:
     def _release(self, epoch: int) -> None:
         if self._keeper is not None:
             for warning in self._keeper.release(epoch * self._steps_per_epoch):
-                _warn(warning)
+                warn(warning)
 
     def _resume(self) -> None:
         """Put into the queue what an earlier start has not evaluated."""
@@ -290,7 +291,7 @@ class Evaluations:
         self._failed(self._epoch, f"{why}. {_last_lines(log)}")
 
     def _failed(self, epoch: int, why: str) -> None:
-        _warn(
+        warn(
             f"epoch {epoch} is not evaluated; the training goes on, the next start tries again if "
             f"the checkpoint is still there: {why}"
         )
@@ -316,9 +317,7 @@ class Evaluations:
         try:
             append_results(self._path, new)
         except OSError as error:
-            _warn(
-                f"{self._path} could not be written: {error.strerror}; the next start tries again"
-            )
+            warn(f"{self._path} could not be written: {error.strerror}; the next start tries again")
         for one in new:
             self._release(one.epoch)
 
@@ -380,7 +379,3 @@ def _last_lines(path: Path) -> str:
 
 def _counted(count: int) -> str:
     return "1 evaluation" if count == 1 else f"{count} evaluations"
-
-
-def _warn(text: str) -> None:
-    click.echo(f"Warning: {text}", err=True)

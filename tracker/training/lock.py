@@ -10,8 +10,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-import click
-
+from shards.console import warn
 from shards.errors import MismatchError
 
 __all__ = ["FolderLock"]
@@ -60,10 +59,9 @@ class FolderLock:
                 )
             if waited_s > self._wait_s and not told:
                 told = True
-                click.echo(
-                    f"Warning: {self._folder}: {holder} has this folder; waiting up to "
-                    f"{LOST_MACHINE_S:g} s, as its machine may be lost",
-                    err=True,
+                warn(
+                    f"{self._folder}: {holder} has this folder; waiting up to "
+                    f"{LOST_MACHINE_S:g} s, as its machine may be lost"
                 )
             time.sleep(0.2)
         with suppress(OSError):  # on a full disk; then the next one does not know who we are
@@ -86,10 +84,9 @@ class FolderLock:
         except OSError as error:
             if error.errno not in NO_LOCKS:
                 raise
-            click.echo(
-                f"Warning: {self._folder}: no locks on this file system ({error.strerror}): make "
-                "sure that no other run is started in this folder",
-                err=True,
+            warn(
+                f"{self._folder}: no locks on this file system ({error.strerror}): make "
+                "sure that no other run is started in this folder"
             )
         return True
 

@@ -15,6 +15,7 @@ import click
 from rich.progress import Progress, TextColumn, TimeRemainingColumn
 
 from shards.atomic import replace_text
+from shards.console import warn
 from tracker.training.appender import Appender
 from tracker.training.board import Board
 from tracker.training.meter import TIMES
@@ -41,8 +42,8 @@ class RunLog:
         self.target, self._told = target, -math.inf
         path = folder / "metrics.jsonl"
         keep_until(path, start)
-        self._file = Appender(path, _warn)
-        self.board = Board(folder / "tensorboard", start, _warn)
+        self._file = Appender(path, warn)
+        self.board = Board(folder / "tensorboard", start, warn)
         self._bar: Progress | None = None
         if sys.stdout.isatty():
             self._bar = Progress(TextColumn("{task.description}"), TimeRemainingColumn())
@@ -106,7 +107,7 @@ def keep_until(path: Path, step: int) -> None:
     except OSError as error:
         if not step:
             raise
-        _warn(
+        warn(
             f"{path}: lines after step {step:,} could not be dropped, and will be there twice: "
             f"{error.strerror or error}"
         )
@@ -134,7 +135,3 @@ def _step(line: str) -> float:
 
 def _shown(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
-
-
-def _warn(text: str) -> None:
-    click.echo(f"Warning: {text}", err=True)

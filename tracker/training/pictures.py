@@ -14,13 +14,13 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-import click
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from shards.console import warn
 from shards.draw import OTHER_RGB, TARGET_RGB, Tile, sheet
 from shards.errors import StorageError
 from shards.geometry import Float, anchor_origin
@@ -264,5 +264,5 @@ def keep(folder: Path, step: int, picture: Picture, board: Board) -> None:
     try:
         FolderSink(folder / "pictures").write(f"step_{step:08d}.png", data.getvalue())
     except StorageError as error:
-        click.echo(f"Warning: {error}", err=True)
+        warn(str(error))
     board.add_image("pairs", picture, step, dataformats="HWC")

@@ -9,8 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import click
-
+from shards.console import warn
 from shards.errors import one_line
 from tracker.models import TrackerModel
 from tracker.training.best import LOSS, Judged
@@ -174,4 +173,4 @@ class Watch:
 
     def _tell(self, warnings: list[str]) -> None:
         for text in warnings:
-            click.echo(f"Warning: {text}", err=True)
+            warn(text)
