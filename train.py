@@ -307,7 +307,7 @@ def loop(run: Run, log: RunLog | None, interrupt: Interrupt) -> tuple[int, int]:
         if done > step:
             run.watch.step(done, run.model, inputs, log.board if log else None, saved=saved)
         if saved and done % per_epoch == 0 and not settings.evaluate.every:
-            saver.judge(done, meter.epoch_loss(world), "training loss")
+            saver.judge(done, meter.epoch_loss(world))
     return done, stopped
 
 

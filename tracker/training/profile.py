@@ -11,6 +11,7 @@ import click
 import torch
 from torch.profiler import ProfilerAction, ProfilerActivity, profile
 
+from shards.atomic import replace_text
 from shards.errors import one_line
 from shards.sink import storage_error
 
@@ -155,9 +156,7 @@ class Profiler:
         table = found.key_averages().table(
             sort_by=f"self_{where}_time_total", row_limit=ROWS, max_name_column_width=60
         )
-        partial = self._folder / f".{name}.partial"
-        partial.write_text(f"{table}\n", encoding="utf-8")
-        partial.replace(self._folder / f"{name}.txt")
+        replace_text(self._folder / f"{name}.txt", f"{table}\n")
         partial = self._folder / f".{name}.partial.json.gz"  # the ending tells torch to compress
         try:
             found.export_chrome_trace(str(partial))

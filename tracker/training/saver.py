@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from shards.errors import SiamstreamError
+from tracker.training.best import LOSS
 from tracker.training.checkpoint import NotWritten
 from tracker.training.due import RETRY_S, Due
 from tracker.training.resume import Start, State
@@ -103,12 +104,10 @@ class Saver:
                 "start the same command again to go on from there"
             )
 
-    def judge(
-        self, step: int, value: float | None, by: str, higher_is_better: bool = False
-    ) -> None:
-        """Say how good the checkpoint of a step is, see `Checkpoints.judge`; None: not known."""
-        if self._world.first and value is not None:
-            self._tell(self._checkpoints.judge(step, value, by, higher_is_better))
+    def judge(self, step: int, loss: float | None) -> None:
+        """Judge the checkpoint of a step by the training loss of its epoch; None: not known."""
+        if self._world.first and loss is not None:
+            self._tell(self._checkpoints.judge(step, loss, LOSS))
 
     def _tell(self, warnings: list[str]) -> None:
         for text in warnings:
