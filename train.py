@@ -98,6 +98,7 @@ class Run:
     meter: Meter
     left_out: LeftOutSteps
     state: State
+    machine: dict[str, Any]
     checkpoints: Checkpoints
     found: Start | None
     data_change: tuple[str, ...]
@@ -185,16 +186,17 @@ def run(options: Options, world: World) -> int:
         meter = Meter(settings.log_every, settings.batch_size, lag)
         left_out = LeftOutSteps(out, settings.max_bad_steps, lag, warn)
         facts = {"config": text, "init": asdict(report), "begun": begun(options.resume, found)}
+        machine = environment(world)
         state = State(
             model=model, stepper=stepper, loader=loader, world=world,
             of_rank={"meter": meter, "left_out": left_out, "random": RandomState(world.device)},
-            facts={**facts, "made_with": made_with(environment(world))},
+            facts={**facts, "made_with": made_with(machine)},
         )  # fmt: skip
         changed = state.restore(found, options.allow_data_change, warn) if found else ()
         return train(
             Run(
                 config=config, out=out, world=world, loader=loader, model=model,
-                stepper=stepper, meter=meter, left_out=left_out, state=state,
+                stepper=stepper, meter=meter, left_out=left_out, state=state, machine=machine,
                 checkpoints=checkpoints, found=found, data_change=changed, watch=watch,
                 start=start, target=target,
             )
@@ -326,7 +328,7 @@ def tensors_of(batch: PairBatch) -> dict[str, Any]:
 def open_log(run: Run) -> RunLog:
     """Make the run's folder with its records, and print the header."""
     record = {"init": run.state.facts["init"], "data": run.loader.describe()}
-    record |= {"data_change": run.data_change, **environment(run.world)}
+    record |= {"data_change": run.data_change, **run.machine}
     changes = write_records(run.out, run.state.facts["config"], record, run.start)
     since = f"going on after step {run.start:,}" if run.start else "from the start"
     steps = f"to step {run.target:,}; {run.loader.steps_per_epoch:,} an epoch"

@@ -126,7 +126,8 @@ class Stepper:
         marks = Marks(self.device)
         marks.mark()
         self.model.zero_grad(set_to_none=True)
-        before = [buffer.clone() for buffer in self.model.buffers()]  # few, and small
+        statistics = _moving(self.model)
+        before = [one.clone() for one in statistics]
         with torch.autocast(
             self.device.type, PRECISIONS[self.config.amp], enabled=self.config.amp != "off"
         ):
@@ -140,9 +141,9 @@ class Stepper:
         marks.mark()
         norm = self._clip()
         left_out = self._update(loss, norm)
-        with torch.no_grad():  # running statistics, which the forward pass has moved
-            for buffer, old in zip(self.model.buffers(), before, strict=True):
-                buffer.copy_(torch.where(torch.isfinite(norm), buffer, old))
+        with torch.no_grad():
+            for one, old in zip(statistics, before, strict=True):
+                one.copy_(torch.where(torch.isfinite(norm), one, old))
         marks.mark()
         values = torch.stack([loss, *terms.values(), norm]).detach()
         names = ("loss", *terms, "grad_norm")
@@ -209,3 +210,9 @@ class Stepper:
                 if value is not None and value.shape == parameter.shape:
                     values[name] = torch.empty_like(parameter).copy_(value)
         self.scaler.load_state_dict(state["scaler"])
+
+
+def _moving(model: nn.Module) -> list[Tensor]:
+    """Running statistics that a forward pass moves; the published models have none."""
+    norms = (m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
+    return [one for norm in norms if norm.training for one in norm.buffers(recurse=False)]
