@@ -56,6 +56,7 @@ class Guard:
 
     def start(self) -> None:
         """Watch the store, from before there is a process group."""
+        self._store.set(f"alive/{self.rank}", "0")  # also one that stops at once is missed later
         for body in (self._poll, self._listen):
             threading.Thread(target=body, daemon=True).start()
 
