@@ -19,7 +19,9 @@ from tracker.training.appender import Appender
 
 __all__ = ["Board"]
 
-_numbers = itertools.count()  # no two writers of a process share a file
+# No two writers of a process share a file. Padded: TensorBoard reads files in the order of their
+# names, and takes one with earlier steps that comes later for a training that began anew.
+_numbers = itertools.count()
 
 
 class Board:
@@ -39,7 +41,7 @@ class Board:
 
         self._event, self._writer = Event, RecordWriter
         folder.mkdir(parents=True, exist_ok=True)
-        place = f"{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_numbers)}"
+        place = f"{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_numbers):06d}"
         self._file = Appender(folder / f"events.out.tfevents.{place}", warn)
         self._add(start + 1, file_version="brain.Event:2")
         self._add(start + 1, session_log=SessionLog(status=SessionLog.START))
