@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from annotated_types import Ge
 
-__all__ = ["TAIL_BATCHES", "Case", "Served"]
+__all__ = ["TAIL_BATCHES", "WORKS", "Case", "Served", "WorkName"]
+
+# What is done with a picture. ``plain``: decode, crop, resize, normalise to float32, which every
+# loader can do. ``recipe``: the published augmentation, complete, as uint8.
+WorkName = Literal["plain", "recipe"]
+WORKS: tuple[WorkName, ...] = ("plain", "recipe")
 
 # Batches planned beyond the last that is counted: readers ahead stay as busy as in the middle of an
 # epoch, so what they made before the clock started is paid for by what they make at the end.
@@ -36,6 +41,7 @@ class Case:
 
     Attributes
     ----------
+    work : what is done with a picture, see `WORKS`
     data : packed data sets, a folder with a manifest or a parent of such
     derived : folder of what the baselines need (zips, extracted files), see `benchmarks.derived`
     pairs : counted, a multiple of `batch_size`
@@ -44,11 +50,13 @@ class Case:
     threads : decoding threads of ours, worker processes of the baselines
     template_px, search_px : sides of the crops
     seed : of the sample stream
+    url : the same data behind a server, for contestants that read remotely; else empty
     limit_s : the clock stops after so many seconds, with the batch then under way; 0: after `pairs`
     """
 
     data: str
     derived: str
+    work: WorkName = "recipe"
     pairs: Annotated[int, Ge(1)] = 1024
     warmup_batches: Annotated[int, Ge(1)] = 6
     batch_size: Annotated[int, Ge(1)] = 32
@@ -56,6 +64,7 @@ class Case:
     template_px: Annotated[int, Ge(16)] = 255
     search_px: Annotated[int, Ge(16)] = 255
     seed: Annotated[int, Ge(0)] = 7
+    url: str = ""
     limit_s: Annotated[float, Ge(0)] = 0.0
 
     def __post_init__(self) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from benchmarks import report, result, table
-from benchmarks.case import Case
+from benchmarks.case import WORKS, Case, WorkName
 from benchmarks.cli_model import learn, step, train
 from benchmarks.cli_shards import pack, remote, sequential
 from benchmarks.contestants import CONTESTANTS, UNIT, Entry, named
@@ -93,6 +93,13 @@ def _only(_: click.Context, __: click.Parameter, value: str | None) -> list[Entr
     help="Threads of ours, worker processes of the others.  [default: usable cores]",
 )
 @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)
+@click.option(
+    "--work",
+    type=click.Choice(WORKS),
+    default="recipe",
+    show_default=True,
+    help="plain: decode, crop, resize, normalise to float32. recipe: all augmentation, uint8.",
+)
 @click.option("--template-px", type=click.Choice(["127", "255"]), default="255", show_default=True)
 @click.option(
     "--only",
@@ -115,6 +122,7 @@ def loaders(
     repeats: int,
     threads: int | None,
     batch_size: int,
+    work: WorkName,
     template_px: str,
     entries: list[Entry],
     derived: Path,
@@ -132,6 +140,7 @@ def loaders(
     case = Case(
         data=str(data_folder),
         derived=str(derived),
+        work=work,
         pairs=-(-pairs // batch_size) * batch_size,
         batch_size=batch_size,
         threads=threads or usable_cores(),

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import fields
 
 from benchmarks.case import Case, Served
 from loaders.config import BackendName, PairConfig
 from loaders.loader import PairLoader
+from loaders.recipe import Augment, Recipe
 from loaders.sets import DataSets, open_sets
 from loaders.work import Backend, Work, prepare
 
-__all__ = ["drive", "pair_config", "serve_loader", "whole_work", "works"]
+__all__ = ["drive", "pair_config", "plain_recipe", "serve_loader", "whole_work", "works"]
 
 
 def pair_config(case: Case, backend: BackendName = "cpu") -> PairConfig:
-    """Configuration of ours for a case: published rule and recipe, uint8 out."""
+    """Configuration of ours for a case: published rule; pixels as its class of work wants them."""
     return PairConfig(
         path=case.data,
+        recipe=Recipe() if case.work == "recipe" else plain_recipe(),
+        pixels="uint8" if case.work == "recipe" else "float32",
         backend=backend,
         threads=case.threads,
         template_px=case.template_px,
@@ -24,6 +28,19 @@ def pair_config(case: Case, backend: BackendName = "cpu") -> PairConfig:
         seed=case.seed,
         pairs_per_epoch=max(case.planned_pairs, 1_000_000),
     )
+
+
+def plain_recipe() -> Recipe:
+    """Recipe of the class ``plain``: the published scales and shifts of the crop, nothing else."""
+    published = Recipe()
+    kept = {}
+    for name in (field.name for field in fields(Recipe)):
+        ranges = getattr(published, name)
+        if isinstance(ranges, Augment):
+            kept[name] = Augment(
+                scale=ranges.scale, shift=ranges.shift, keep_aspect=ranges.keep_aspect
+            )
+    return Recipe(**kept)
 
 
 def works(case: Case, sets: DataSets) -> Iterator[Work]:

@@ -16,7 +16,7 @@ __all__ = ["SCHEMAS", "read", "start", "write"]
 
 # By kind of result; raised when a key changes its name or meaning.
 SCHEMAS = {
-    "loaders": 2, "bars": 1, "memory": 1,
+    "loaders": 3, "bars": 1, "memory": 1,
     "remote": 2, "costs": 2, "limits": 1, "pack": 1, "sequential": 1,
     "learn": 1, "step": 1, "train": 1,
 }  # fmt: skip

@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
@@ -24,6 +23,7 @@ import numpy as np
 
 from benchmarks.case import Case
 from benchmarks.contestants import BASELINES, UNIT, Entry
+from benchmarks.peers import interpreter
 from benchmarks.proc import Memory, PeakMemory
 from shards.errors import SiamstreamError
 from shards.rng import uniforms
@@ -89,9 +89,16 @@ def run_once(entry: Entry, case: Case, watch_every_s: float = 0.5) -> Outcome:
     ------
     ContestantError : if it fails, takes longer than half an hour, or serves other samples
     """
+    if case.work not in entry.works:
+        return Outcome(absent=f"cannot do the work '{case.work}'")
     case = own_case(entry, case)
     path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
-    command = [sys.executable, "-m", "benchmarks.child", entry.name]
+    python = interpreter(entry.env)
+    if python is None:
+        return Outcome(
+            absent=f"no environment; make it with 'python -m benchmarks peers {entry.env}'"
+        )
+    command = [str(python), "-m", "benchmarks.child", entry.name]
     with tempfile.TemporaryFile("w+") as errors:
         child = subprocess.Popen(
             command,
@@ -241,6 +248,7 @@ def run_rounds(
             "name": entry.name,
             "label": labels[entry.name],
             "group": entry.group,
+            "pairs": entry.pairs,
             "repeats": runs[entry.name],
             "summary": _summaries(runs[entry.name]),
         }

@@ -20,7 +20,7 @@ HEADER = (
     "memory MB",
     "first batch s",
 )
-_GROUPS = {"ours": 0, "baseline": 1, "limit": 2}
+_GROUPS = {"ours": 0, "baseline": 1, "peer": 2, "limit": 3}
 
 
 def _number(value: float) -> str:

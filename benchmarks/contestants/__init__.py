@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Literal, Protocol, cast
 
-from benchmarks.case import Case, Served
+from benchmarks.case import WORKS, Case, Served, WorkName
 
 __all__ = ["BASELINES", "CONTESTANTS", "UNIT", "Entry", "Module", "load", "named"]
 
-Group = Literal["ours", "baseline", "limit"]
+Group = Literal["ours", "baseline", "peer", "limit"]
 BASELINES = ("zip-tuned", "zip-published")  # ratios are against these, the harder one first
 UNIT = "whole-decode"  # measures the decode unit, so it always runs
 
@@ -31,12 +31,19 @@ class Entry:
     name : on the command line and in results; the module has ``_`` for ``-``
     group : how the table sorts it
     needs : forms of the data beside the shards, see `benchmarks.derived`
+    works : classes of work that it can do
+    pairs : ``plan``: exactly the plan's; ``own``: as many, but drawn its own way, because it reads
+        its data in order
+    env : name of the environment of its own that it runs in, see `benchmarks.peers`; None: ours
     share : of the pairs that this one makes; below 1 for what is only there to compare pixels
     """
 
     name: str
     group: Group
     needs: tuple[str, ...] = ()
+    works: tuple[WorkName, ...] = WORKS
+    pairs: Literal["plan", "own"] = "plan"
+    env: str | None = None
     share: float = 1.0
 
 

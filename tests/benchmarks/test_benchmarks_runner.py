@@ -54,11 +54,13 @@ def test_end_to_end_prints_a_table_on_stdout(compared: tuple[Result, Path]) -> N
 
 def test_end_to_end_json(compared: tuple[Result, Path], data: Path) -> None:
     run = result.read(compared[1], "loaders")
-    assert run["schema"] == 2
+    assert run["schema"] == 3
     assert run["command"].startswith("python -m benchmarks")
     assert run["config"] == {
         "data": str(data),
         "derived": str(compared[1].parent / "derived"),
+        "work": "recipe",
+        "url": "",
         "pairs": 12,  # 10, in whole batches
         "warmup_batches": 6,
         "batch_size": 4,
