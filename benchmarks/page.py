@@ -58,6 +58,7 @@ def page(sections: Sequence[Shown]) -> str:
         style=Markup(svg.STYLE),
         summary=[code(text) for text in summary(sections)],
         numbers=[{key: code(text) for key, text in number.items()} for number in numbers(sections)],
+        plots=[_plot(found, f"-top{number}") for number, found in enumerate(_speeds(sections))],
         missing=[code(text) for text in missing(sections)],
         parts=parts,
     )
@@ -65,21 +66,36 @@ def page(sections: Sequence[Shown]) -> str:
 
 def readme_plot(sections: Sequence[Shown]) -> str:
     """The README's picture: speed of the loaders, a panel for each class of work."""
-    panels, height, titles = [], 0.0, []
-    for one in sections:
-        for _, run in one.runs if one.section.kind == "loaders" else ():
-            found = loaders_chart(run, "pairs_per_s", heading=one.section.title)
-            if found is None:
-                continue
-            drawn = found.chart.svg(_WIDE)
-            box = float(drawn.partition(' height="')[2].partition('"')[0])
-            panels.append(drawn.replace("<svg ", f'<svg y="{svg.num(height)}" ', 1))
-            titles.append(found.chart.description)
-            height += box + 12
+    panels, height, words = [], 0.0, []
+    for found in _speeds(sections):
+        drawn = found.chart.svg(_WIDE)
+        box = float(drawn.partition(' height="')[2].partition('"')[0])
+        panels.append(drawn.replace("<svg ", f'<svg y="{svg.num(height)}" ', 1))
+        words.append(found.chart.description)
+        height += box + 12
     canvas = svg.Canvas(_WIDE, max(height, 40.0), panels)
     if not panels:
         canvas.text(6, 24, "No comparison of loaders has been measured yet.")
-    return svg.alone(canvas.finish("benchmarks", "Speed of the loaders", " ".join(titles)))
+    return svg.alone(canvas.finish("benchmarks", "Speed of the loaders", " ".join(words)))
+
+
+def _speeds(sections: Sequence[Shown]) -> list[Plot]:
+    """Pairs/s of every comparison of loaders."""
+    found = (
+        loaders_chart(run, "pairs_per_s", heading=one.section.title)
+        for one in sections
+        if one.section.kind == "loaders"
+        for _, run in one.runs
+    )
+    return [plot for plot in found if plot is not None]
+
+
+def _plot(plot: Plot, suffix: str = "") -> dict[str, Markup]:
+    wide, narrow = (
+        Markup(plot.chart.svg(width, suffix=f"{suffix}{end}"))
+        for width, end in ((_WIDE, "-w"), (_NARROW, "-n"))
+    )
+    return {"wide": wide, "narrow": narrow, "caption": code(plot.caption)}
 
 
 def _part(name: str, title: str, blocks: Sequence[Block]) -> dict[str, Any]:
@@ -110,12 +126,7 @@ def _groups(blocks: Sequence[Block]) -> list[dict[str, Any]]:
             rows = [[code(cell) for cell in row] for row in block.rows]
             found.append({**group, "table": block, "caption": code(block.caption), "rows": rows})
         elif isinstance(block, Plot):
-            wide, narrow = (
-                Markup(block.chart.svg(width, suffix))
-                for width, suffix in ((_WIDE, "-w"), (_NARROW, "-n"))
-            )
-            caption = code(block.caption)
-            found.append({**group, "wide": wide, "narrow": narrow, "caption": caption})
+            found.append({**group, **_plot(block)})
         else:
             found.append({**group, "text": code(block.text)})
     return found

@@ -82,7 +82,7 @@ def machine_blocks(sections: Sequence[Shown]) -> list[Block]:
         return [Text(text="No result is there yet.")]
     named = (f"{chr(ord('A') + i)}: " if several else "" for i in range(len(machines)))
     blocks: list[Block] = [
-        Text(text="; ".join(f"{name}{text}" for name, text in zip(named, machines, strict=True))),
+        *bullets(f"{name}{text}." for name, text in zip(named, machines, strict=True)),
         Table(
             caption="When and at which commit each result was made, and who else was busy then",
             header=(

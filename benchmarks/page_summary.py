@@ -57,7 +57,7 @@ def _losses(sections: Sequence[Shown], runs: Sequence[Mapping[str, Any]]) -> lis
         for words, key, sign in COMPARED
         for name in ahead(run, key, sign)
     ]
-    text = f"Better than the fastest of ours at something: {names(lost) or 'none'}."
+    text = f"Not ours, and better at something than the fastest of ours: {names(lost) or 'none'}."
     promises = [
         one
         for shown in sections

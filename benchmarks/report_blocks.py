@@ -30,6 +30,8 @@ __all__ = [
     "told",
 ]
 
+_WHOLE = 36  # characters of code that are kept on one line
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Text:
@@ -154,10 +156,13 @@ def code(text: str) -> Markup:
     parts = text.split("`")
     if len(parts) % 2 == 0:  # a backtick that is not closed is a character
         parts[-2:] = ["`".join(parts[-2:])]
-    return Markup("").join(
-        Markup("<code>{}</code>").format(part) if i % 2 else _strong(part)
-        for i, part in enumerate(parts)
-    )
+    return Markup("").join(_code(part) if i % 2 else _strong(part) for i, part in enumerate(parts))
+
+
+def _code(text: str) -> Markup:
+    """Code; what fits on a line of a phone is not broken at its hyphens."""
+    whole = Markup(' class="whole"') if len(text) <= _WHOLE else ""
+    return Markup("<code{}>{}</code>").format(whole, text)
 
 
 def _strong(text: str) -> Markup:

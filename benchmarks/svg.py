@@ -56,7 +56,7 @@ svg .dots{stroke:var(--ink);stroke-width:4.2;stroke-linecap:round;stroke-opacity
 svg .line{stroke-width:2;fill:none}
 svg .band{fill-opacity:.16;stroke:none}
 svg .bar{fill-opacity:.55}
-svg .bar.open{fill-opacity:.22}
+svg .bar.open{fill-opacity:.3}
 svg .c0{--c:var(--s0)}svg .c1{--c:var(--s1)}svg .c2{--c:var(--s2)}
 svg .c3{--c:var(--s3)}svg .c4{--c:var(--s4)}svg .c5{--c:var(--s5)}
 svg .bar,svg .band,svg .shape{fill:var(--c)}
