@@ -3,7 +3,8 @@
 Each kind of damage is packed into a small data set of its own and tried in its own process:
 
 - ``checksum``: bytes that the index's CRC does not fit: found before any decoder;
-- ``no scan``: header and end with nothing between, under a CRC that fits: a decoder must refuse it;
+- ``no table``: a scan that names a Huffman table that is not there, under a CRC that fits: its
+  header is good, so it is a decoder that must refuse it;
 - ``scrambled``: noise in mid-stream under a CRC that fits: a decoder may notice nothing.
 
 First with ``max_bad_fraction`` 0: the error must name the sample. Then with a budget: the pair must
@@ -29,6 +30,7 @@ from benchmarks.gpu_process import ask, device
 from benchmarks.pairs import pair_config
 from shards.errors import BadSample, SiamstreamError, TooManyBadSamples
 from shards.format import Sample, shard_name
+from shards.index import Index
 from shards.rng import uniforms
 from shards.writer import finish, write_shard
 
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KINDS", "damaged", "fault", "faults", "pack"]
 
-KINDS = ("checksum", "no scan", "scrambled")
+KINDS = ("checksum", "no table", "scrambled")
 FRAMES, BAD_ROW, BATCH = 16, 5, 8
 BATCHES, DRY_BATCHES = 100, 8  # with a budget
 SETTLED = 4  # batches after which memory is looked at first
@@ -46,8 +48,9 @@ TRIES = 60  # batches in which the damaged picture must have come
 
 def damaged(kind: str, data: bytes) -> bytes:
     """A JPEG with a damage."""
-    if kind == "no scan":
-        return data[: data.index(b"\xff\xda")] + b"\xff\xd9"
+    if kind == "no table":
+        at = data.index(b"\xff\xda") + 6  # tables of the first component: DC and AC, four bits each
+        return data[:at] + b"\x33" + data[at + 1 :]
     at, noise = len(data) // 2, uniforms(5, 1020, 0, 0, 512, 4).ravel() * 255
     return data[:at] + noise.astype(np.uint8).tobytes() + data[at + noise.size :]
 
@@ -55,10 +58,8 @@ def damaged(kind: str, data: bytes) -> bytes:
 def pack(folder: Path, kind: str) -> str:
     """Pack a track with one damaged picture; its key in the data set."""
     config = DataConfig(name="faults", frames_per_track=FRAMES)
-    key = ""
 
     def samples() -> Iterator[tuple[Sample, bytes]]:
-        nonlocal key
         for row, (sample, data) in enumerate(render_track(config, 0)):
             if row != BAD_ROW:
                 yield sample, data
@@ -71,8 +72,6 @@ def pack(folder: Path, kind: str) -> str:
         folder, [part], name=config.name, grid="edge", crop_size=config.side,
         quality=config.quality, stride=config.stride, options={"synthetic": True},
     )  # fmt: skip
-    from shards.index import Index
-
     index = Index.checked(folder, manifest)
     if kind == "checksum":  # the shard changes after it was indexed
         at = index.range(BAD_ROW)
@@ -81,8 +80,7 @@ def pack(folder: Path, kind: str) -> str:
             data = shard.read(at.size)
             shard.seek(at.offset)
             shard.write(damaged(kind, data))
-    key = index.key(BAD_ROW)
-    return key
+    return index.key(BAD_ROW)
 
 
 def faults(facts: Mapping[str, Any], talk: Talk) -> dict[str, Any]:
