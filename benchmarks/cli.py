@@ -84,7 +84,7 @@ def _only(_: click.Context, __: click.Parameter, value: str | None) -> list[Entr
 @click.option(
     "--pairs", type=click.IntRange(1), default=1024, show_default=True, help="Counted in a run."
 )
-@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True)
+@click.option("--repeats", type=click.IntRange(1), default=5, show_default=True)
 @click.option(
     "--threads",
     "--workers",

@@ -14,7 +14,7 @@ import os
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,18 +29,22 @@ from shards.errors import SiamstreamError
 from shards.rng import uniforms
 
 __all__ = [
+    "EPOCH_PAIRS",
     "ContestantError",
     "Outcome",
     "ratio_key",
+    "relate",
     "run_once",
     "run_rounds",
     "shuffled",
+    "summaries",
     "summary",
 ]
 
 T = TypeVar("T")
 _STREAM_ORDER = 1010
 _LIMIT_S = 1800
+EPOCH_PAIRS = 320_000  # of the epoch whose time is derived from a rate
 _ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -190,6 +194,9 @@ def _figures(events: dict[str, dict[str, Any]]) -> dict[str, Any]:
         "file_pages_peak_mb": peak["file_pages"] / 1e6,
         "first_batch_s": result["first_batch_s"],
         "disk_read_mb": result["disk_read_bytes"] / 1e6,
+        "asked_mb": result["asked_bytes"] / 1e6,
+        "asked_kb_per_pair": result["asked_counted_bytes"] / pairs / 1e3,
+        "epoch_min": EPOCH_PAIRS / (pairs / wall_s) / 60,
         "pixel_type": result["pixel_type"],
         "search_shape": result["search_shape"],
     }
@@ -242,7 +249,7 @@ def run_rounds(
                 f"repeat {repeat + 1}/{repeats}, {entry.name}: "
                 f"{figures['pairs_per_s']:,.1f} pairs/s, {figures['cpu_ms_per_pair']:.2f} CPU ms"
             )
-    _relate(runs)
+    relate(runs, entries)
     contestants = [
         {
             "name": entry.name,
@@ -250,7 +257,7 @@ def run_rounds(
             "group": entry.group,
             "pairs": entry.pairs,
             "repeats": runs[entry.name],
-            "summary": _summaries(runs[entry.name]),
+            "summary": summaries(runs[entry.name]),
         }
         for entry in entries
         if entry.name in runs
@@ -263,22 +270,32 @@ def ratio_key(baseline: str, what: str = "pairs_per_s") -> str:
     return f"{what}_x_{baseline.replace('-', '_')}"
 
 
-def _relate(runs: dict[str, list[dict[str, Any]]]) -> None:
-    """Add what compares runs of one repeat: decode units, ratios to the baselines."""
+def relate(runs: Mapping[str, list[dict[str, Any]]], entries: Iterable[Entry]) -> None:
+    """Add what compares runs of one repeat: decode units, ratios to the baselines, to the limit.
 
-    def of(name: str, repeat: int) -> dict[str, Any] | None:
-        return next((run for run in runs.get(name, []) if run["repeat"] == repeat), None)
+    Parameters
+    ----------
+    runs : figures of every repeat, by contestant
+    entries : the contestants
+    """
 
-    for own in runs.values():
+    def of(name: str | None, repeat: int) -> dict[str, Any] | None:
+        return next((run for run in runs.get(name or "", []) if run["repeat"] == repeat), None)
+
+    limits = {entry.name: entry.limit for entry in entries if entry.group != "limit"}
+    for name, own in runs.items():
         for run in own:
             unit = of(UNIT, run["repeat"])
             if unit is not None:
                 # two pictures a pair
                 run["decode_units_per_pair"] = 2 * run["cpu_ms_per_pair"] / unit["cpu_ms_per_pair"]
-            for name in BASELINES:
-                baseline = of(name, run["repeat"])
-                for what in ("pairs_per_s", "cpu_ms_per_pair") if baseline else ():
-                    run[ratio_key(name, what)] = run[what] / baseline[what]
+            for baseline in BASELINES:
+                other = of(baseline, run["repeat"])
+                for what in ("pairs_per_s", "cpu_ms_per_pair") if other else ():
+                    run[ratio_key(baseline, what)] = run[what] / other[what]
+            limit = of(limits.get(name), run["repeat"])
+            if limit is not None:
+                run["share_of_limit"] = run["pairs_per_s"] / limit["pairs_per_s"]
 
 
 def summary(values: Sequence[float]) -> dict[str, float]:
@@ -287,10 +304,12 @@ def summary(values: Sequence[float]) -> dict[str, float]:
     return {"median": median, "q1": q1, "q3": q3, "min": min(values), "max": max(values)}
 
 
-def _summaries(runs: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+def summaries(runs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Summary of every figure that is a number and that each of some runs has."""
     numbers = [
         key
         for key, value in runs[0].items()
         if isinstance(value, int | float) and key not in ("repeat", "place")
+        if all(key in run for run in runs)
     ]
     return {key: summary([run[key] for run in runs]) for key in numbers}

@@ -7,7 +7,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.contestants import BASELINES
-from benchmarks.runner import ratio_key
+from benchmarks.runner import EPOCH_PAIRS, ratio_key
 
 __all__ = ["HEADER", "header_lines", "markdown", "rows", "text"]
 
@@ -19,6 +19,9 @@ HEADER = (
     "decode units a pair",
     "memory MB",
     "first batch s",
+    "KB read a pair",
+    "epoch min",
+    "share of the limit",
 )
 _GROUPS = {"ours": 0, "baseline": 1, "peer": 2, "limit": 3}
 
@@ -34,7 +37,7 @@ def _spread(summary: Mapping[str, float] | None) -> str:
     if summary is None:
         return "-"
     middle = _number(summary["median"])
-    low, high = _number(summary["min"]), _number(summary["max"])
+    low, high = _number(summary["q1"]), _number(summary["q3"])
     return middle if low == high else f"{middle} ({low} to {high})"
 
 
@@ -62,6 +65,9 @@ def rows(run: Mapping[str, Any]) -> list[tuple[str, ...]]:
                 _spread(figures.get("decode_units_per_pair")),
                 _median(figures["memory_peak_beyond_imports_mb"]) if whole else "-",
                 _median(figures["first_batch_s"]) if whole else "-",
+                _median(figures.get("asked_kb_per_pair")),
+                _median(figures.get("epoch_min")) if whole else "-",
+                _median(figures.get("share_of_limit")),
             )
         )
     return table
@@ -84,7 +90,7 @@ def header_lines(run: Mapping[str, Any]) -> list[str]:
         f"{sets}.",
         f"Template {config['template_px']} px, search {config['search_px']} px, batches of "
         f"{config['batch_size']}; {config['pairs']:,} pairs after {config['warmup_batches']} "
-        f"batches of warm-up, median (smallest to largest) of {run['repeats']} repeat(s), each in "
+        f"batches of warm-up, median (quartiles) of {run['repeats']} repeat(s), each in "
         f"a fresh process, in shuffled order, page cache {data['page_cache']}.",
     ]
     if unit is not None:
@@ -92,6 +98,13 @@ def header_lines(run: Mapping[str, Any]) -> list[str]:
             f"One decode unit is the CPU time of one whole simplejpeg decode of the same crops in "
             f"the same repeat, {unit['median']:.2f} ms here. Memory is the peak of private and "
             "shared memory of the process tree beyond the imports (MB = 10^6 bytes)."
+        )
+    if any("epoch_min" in one["summary"] for one in run["contestants"]):
+        lines.append(
+            "KB read: what its read calls asked for, from the page cache too, but not through "
+            f"mapped files; the pairs' own JPEG bytes are {data['encoded_kb_per_pair']:.1f} KB. "
+            f"Epoch: minutes that {EPOCH_PAIRS:,} pairs take at that rate, derived. Share of the "
+            "limit: pairs/s beside reading and decoding alone in the same repeat."
         )
     others = [one["summary"]["others_cores_busy"]["median"] for one in run["contestants"]]
     lines.append(f"Other programs kept {median(others):.1f} cores busy meanwhile.")

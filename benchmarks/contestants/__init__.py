@@ -35,6 +35,7 @@ class Entry:
     pairs : ``plan``: exactly the plan's; ``own``: as many, but drawn its own way, because it reads
         its data in order
     env : name of the environment of its own that it runs in, see `benchmarks.peers`; None: ours
+    limit : contestant that does only what this one cannot do without, for its share of the limit
     share : of the pairs that this one makes; below 1 for what is only there to compare pixels
     """
 
@@ -44,6 +45,7 @@ class Entry:
     works: tuple[WorkName, ...] = WORKS
     pairs: Literal["plan", "own"] = "plan"
     env: str | None = None
+    limit: str = "decode-only"
     share: float = 1.0
 
 
