@@ -16,7 +16,7 @@ from benchmarks.pairs import pair_config, works
 from benchmarks.runner import Outcome, run_once, run_rounds, summary
 from loaders.sets import DataSets, open_sets
 
-__all__ = ["compare", "data_facts", "sets_text"]
+__all__ = ["compare", "data_facts", "pair_kb", "sets_text"]
 
 
 def compare(
@@ -60,7 +60,7 @@ def compare(
         "data": {
             "datasets": data_facts(sets),
             "page_cache": "not warmed" if read is None else "warm",
-            "encoded_kb_per_pair": _pair_kb(sets, case),
+            "encoded_kb_per_pair": pair_kb(sets, case),
         },
         "decode_unit_ms": units
         and summary([one["cpu_ms_per_pair"] / 2 for one in units["repeats"]]),
@@ -99,7 +99,7 @@ def sets_text(datasets: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _pair_kb(sets: DataSets, case: Case) -> float:
+def pair_kb(sets: DataSets, case: Case) -> float:
     """Encoded bytes of a counted pair on average, in KB: what every contestant must read."""
     total = pairs = 0
     for number, work in enumerate(works(case, sets)):

@@ -81,13 +81,16 @@ def expected_samples(case: Case) -> str:
     return digest.hexdigest()
 
 
-def run_once(entry: Entry, case: Case, watch_every_s: float = 0.5) -> Outcome:
+def run_once(
+    entry: Entry, case: Case, watch_every_s: float = 0.5, env: Mapping[str, str] | None = None
+) -> Outcome:
     """Run a contestant in a process of its own.
 
     Parameters
     ----------
     entry, case : who, and what
     watch_every_s : between two looks at its memory
+    env : variables of its environment beside ours
 
     Raises
     ------
@@ -110,7 +113,7 @@ def run_once(entry: Entry, case: Case, watch_every_s: float = 0.5) -> Outcome:
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
-            env={**os.environ, "PYTHONPATH": path},
+            env={**os.environ, **(env or {}), "PYTHONPATH": path},
         )
         assert child.stdout is not None
         timer = threading.Timer(_LIMIT_S, child.kill)
@@ -291,8 +294,9 @@ def relate(runs: Mapping[str, list[dict[str, Any]]], entries: Iterable[Entry]) -
                 run["decode_units_per_pair"] = 2 * run["cpu_ms_per_pair"] / unit["cpu_ms_per_pair"]
             for baseline in BASELINES:
                 other = of(baseline, run["repeat"])
-                for what in ("pairs_per_s", "cpu_ms_per_pair") if other else ():
-                    run[ratio_key(baseline, what)] = run[what] / other[what]
+                if other is not None:
+                    for what in ("pairs_per_s", "cpu_ms_per_pair"):
+                        run[ratio_key(baseline, what)] = run[what] / other[what]
             limit = of(limits.get(name), run["repeat"])
             if limit is not None:
                 run["share_of_limit"] = run["pairs_per_s"] / limit["pairs_per_s"]

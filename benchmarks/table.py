@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.contestants import BASELINES
 from benchmarks.runner import EPOCH_PAIRS, ratio_key
 
-__all__ = ["HEADER", "header_lines", "markdown", "rows", "text"]
+__all__ = ["HEADER", "cell", "header_lines", "markdown", "rows", "spread", "text"]
 
 HEADER = (
     "contestant",
@@ -33,7 +33,8 @@ def _number(value: float) -> str:
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
-def _spread(summary: Mapping[str, float] | None) -> str:
+def spread(summary: Mapping[str, float] | None) -> str:
+    """Median and quartiles; the median alone where they look the same."""
     if summary is None:
         return "-"
     middle = _number(summary["median"])
@@ -41,7 +42,8 @@ def _spread(summary: Mapping[str, float] | None) -> str:
     return middle if low == high else f"{middle} ({low} to {high})"
 
 
-def _median(summary: Mapping[str, float] | None) -> str:
+def cell(summary: Mapping[str, float] | None) -> str:
+    """Median alone."""
     return "-" if summary is None else _number(summary["median"])
 
 
@@ -59,15 +61,15 @@ def rows(run: Mapping[str, Any]) -> list[tuple[str, ...]]:
         table.append(
             (
                 one["label"],
-                _spread(figures["pairs_per_s"]),
-                *(_spread(figures.get(ratio_key(name))) for name in BASELINES),
-                _median(figures["cpu_ms_per_pair"]),
-                _spread(figures.get("decode_units_per_pair")),
-                _median(figures["memory_peak_beyond_imports_mb"]) if whole else "-",
-                _median(figures["first_batch_s"]) if whole else "-",
-                _median(figures.get("asked_kb_per_pair")),
-                _median(figures.get("epoch_min")) if whole else "-",
-                _median(figures.get("share_of_limit")),
+                spread(figures["pairs_per_s"]),
+                *(spread(figures.get(ratio_key(name))) for name in BASELINES),
+                cell(figures["cpu_ms_per_pair"]),
+                spread(figures.get("decode_units_per_pair")),
+                cell(figures["memory_peak_beyond_imports_mb"]) if whole else "-",
+                cell(figures["first_batch_s"]) if whole else "-",
+                cell(figures.get("asked_kb_per_pair")),
+                cell(figures.get("epoch_min")) if whole else "-",
+                cell(figures.get("share_of_limit")),
             )
         )
     return table
