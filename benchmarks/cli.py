@@ -8,6 +8,7 @@ import click
 
 from benchmarks import report, result, table
 from benchmarks.case import WORKS, Case, WorkName
+from benchmarks.cli_diff import COMPARE
 from benchmarks.cli_model import learn, step, train
 from benchmarks.cli_shards import pack, remote, sequential
 from benchmarks.cli_sweep import sweep
@@ -36,6 +37,7 @@ CHECKOUT = Path(__file__).parent.parent
 
 
 @click.group(cls=KnownErrorsGroup, epilog="Example: python -m benchmarks loaders --only cpu,files")
+@COMPARE
 def main() -> None:
     """Measure our loaders beside the published way and beside what the machine allows."""
 
@@ -116,6 +118,7 @@ def _only(_: click.Context, __: click.Parameter, value: str | None) -> list[Entr
     show_default=True,
     help="Folder for the zips and files that baselines read; made once for a data set.",
 )
+@COMPARE
 @JSON_FILE
 def loaders(
     data_folder: Path | None,

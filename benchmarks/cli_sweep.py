@@ -10,6 +10,7 @@ import click
 
 from benchmarks import result
 from benchmarks.case import WORKS
+from benchmarks.cli_diff import COMPARE
 from benchmarks.contestants import CONTESTANTS, Entry, named
 from benchmarks.data import DataConfig
 from benchmarks.environment import usable_cores
@@ -121,6 +122,7 @@ def _entries(_: click.Context, __: click.Parameter, value: str) -> list[Entry]:
     help="Folder for the data that are made, of its own; they are removed afterwards.",
 )
 @click.option("--keep", is_flag=True, help="Leave them for the next run.")
+@COMPARE
 @JSON_FILE
 def sweep(
     axes: tuple[AxisName, ...],
