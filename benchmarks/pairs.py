@@ -5,14 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import fields
 
+import torch
+
 from benchmarks.case import Case, Served
+from loaders.batch import normalise
 from loaders.config import BackendName, PairConfig
 from loaders.loader import PairLoader
 from loaders.recipe import Augment, Recipe
 from loaders.sets import DataSets, open_sets
 from loaders.work import Backend, Work, prepare
 
-__all__ = ["drive", "pair_config", "plain_recipe", "serve_loader", "whole_work", "works"]
+__all__ = [
+    "drive",
+    "hand_over",
+    "pair_config",
+    "plain_recipe",
+    "serve_loader",
+    "whole_work",
+    "works",
+]
 
 
 def pair_config(case: Case, backend: BackendName = "cpu") -> PairConfig:
@@ -63,6 +74,19 @@ def serve_loader(case: Case, backend: BackendName, device: str = "cpu") -> Itera
         for _ in case.starts():
             batch = next(loader)
             yield Served(batch.sample.tolist(), batch.template, batch.search)
+
+
+def hand_over(
+    case: Case, sample: list[int], template: torch.Tensor, search: torch.Tensor
+) -> Served:
+    """Batch of uint8 pixels as the class of work wants it: normalised to float32 in ``plain``.
+
+    For the consumer's process, which is the cheapest place: a worker that normalises sends four
+    times the bytes. It is the step that `PairLoader` takes itself.
+    """
+    if case.work == "plain":
+        template, search = normalise(template), normalise(search)
+    return Served(sample, template, search)
 
 
 def drive(case: Case, backend: Backend, ahead: int = 4) -> Iterator[Served]:

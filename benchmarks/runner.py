@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from benchmarks.case import Case
-from benchmarks.contestants import BASELINES, UNIT, Entry
+from benchmarks.contestants import BASELINES, UNIT, Entry, cannot
 from benchmarks.peers import interpreter
 from benchmarks.proc import Memory, PeakMemory
 from shards.errors import SiamstreamError
@@ -90,7 +90,7 @@ def run_once(entry: Entry, case: Case, watch_every_s: float = 0.5) -> Outcome:
     ContestantError : if it fails, takes longer than half an hour, or serves other samples
     """
     if case.work not in entry.works:
-        return Outcome(absent=f"cannot do the work '{case.work}'")
+        return Outcome(absent=cannot(case.work))
     case = own_case(entry, case)
     path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
     python = interpreter(entry.env)
@@ -133,7 +133,7 @@ def run_once(entry: Entry, case: Case, watch_every_s: float = 0.5) -> Outcome:
             "would not be comparable"
         )
     return Outcome(
-        label=events["imported"]["label"],
+        label=_label(events),
         figures=_figures(events),
         memory=events["peak"]["series"],
     )
@@ -171,6 +171,12 @@ def _listen(
         watch.stop()
     child.wait()
     return events
+
+
+def _label(events: dict[str, dict[str, Any]]) -> str:
+    """A contestant's own label and, where it makes pixels, their type in this class of work."""
+    own, pixels = events["imported"]["label"], events["result"]["pixel_type"]
+    return f"{own}, {pixels}" if pixels else str(own)
 
 
 def _figures(events: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 ``batches(case)`` yields a `benchmarks.case.Served` for every start of ``case.starts()``, in order,
 until it is closed. A module imports at its top all that it needs, for the clock starts after the
 imports; a package that is not installed makes the contestant absent, and so does a function
-``absent()`` that returns a reason. A new contestant is one module and one line of `CONTESTANTS`.
+``absent()`` that returns a reason. The label has no pixel type: the runner adds that of the pixels
+handed over, for it depends on the class of work. A new contestant is one
+module and one line of `CONTESTANTS`.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Literal, Protocol, cast
 
 from benchmarks.case import WORKS, Case, Served, WorkName
 
-__all__ = ["BASELINES", "CONTESTANTS", "UNIT", "Entry", "Module", "load", "named"]
+__all__ = ["BASELINES", "CONTESTANTS", "UNIT", "Entry", "Module", "cannot", "load", "named"]
 
 Group = Literal["ours", "baseline", "peer", "limit"]
 BASELINES = ("zip-tuned", "zip-published")  # ratios are against these, the harder one first
@@ -70,6 +72,11 @@ class Module(Protocol):
 
     def batches(self, case: Case) -> Iterator[Served]:
         """Make all planned batches, in order."""
+
+
+def cannot(work: WorkName) -> str:
+    """Reason of a contestant whose `Entry.works` lacks a class of work."""
+    return f"cannot do {work}"
 
 
 def load(name: str) -> Module:

@@ -10,7 +10,7 @@ import loaders.dali  # noqa: F401 (part of the imports, not of the first batch)
 from benchmarks.case import Case, Served
 from benchmarks.pairs import serve_loader
 
-label = "siamstream dali, uint8 on the GPU"
+label = "siamstream dali on the GPU"
 
 
 def absent() -> str | None:

@@ -19,10 +19,10 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks.case import Case, Served
 from benchmarks.derived import crop_path, files_folder
 from benchmarks.kernel import Kernel
-from benchmarks.pairs import whole_work
+from benchmarks.pairs import hand_over, whole_work
 from loaders.work import Crops
 
-label = "files (our kernel, DataLoader), uint8"
+label = "files (our kernel, DataLoader)"
 
 
 class FilePairs(Dataset[tuple[Any, ...]]):
@@ -76,4 +76,4 @@ def batches(case: Case) -> Iterator[Served]:
         multiprocessing_context="fork",
     )
     for sample, template, search, *_ in loader:
-        yield Served(sample.tolist(), template, search)
+        yield hand_over(case, sample.tolist(), template, search)

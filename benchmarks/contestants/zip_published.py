@@ -27,7 +27,7 @@ from benchmarks.published import GREY_P, RANGES, apply, draw_crop, map_boxes, no
 from shards.errors import DataError
 from shards.legacy import legacy_names, load_legacy
 
-label = "zip-published (zip in memory, OpenCV), float32"
+label = "zip-published (zip in memory, OpenCV)"
 
 
 class Archive:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from benchmarks.case import Case, Served
 from benchmarks.contestants import zip_tuned
 
-label = "zip-region (zip-tuned with our region decode), uint8"
+label = "zip-region (zip-tuned with our region decode)"
 
 
 def batches(case: Case) -> Iterator[Served]:

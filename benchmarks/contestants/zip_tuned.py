@@ -29,14 +29,14 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks.case import Case, Served
 from benchmarks.derived import legacy_folder
 from benchmarks.kernel import Kernel
-from benchmarks.pairs import pair_config
+from benchmarks.pairs import hand_over, pair_config
 from loaders.sets import open_sets
 from loaders.work import Crops, prepare
 from shards.errors import DataError
 from shards.legacy import legacy_names
 from shards.zip_members import STORED, members
 
-label = "zip-tuned (zip in memory, simplejpeg, our warp), uint8"
+label = "zip-tuned (zip in memory, simplejpeg, our warp)"
 
 PREFETCH = 4  # batches that each worker makes ahead; ours makes as many in all
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # of glibc's mallopt
@@ -171,4 +171,4 @@ def batches(case: Case, by_region: bool = False) -> Iterator[Served]:
         multiprocessing_context="fork",  # workers share the zip's pages
     )
     for batch in loader:
-        yield Served(batch.sample.tolist(), batch.template, batch.search)
+        yield hand_over(case, batch.sample.tolist(), batch.template, batch.search)
