@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import fields
+from collections.abc import Generator, Iterator
+from dataclasses import fields, replace
+from typing import Any
 
 import torch
 
@@ -67,9 +68,11 @@ def whole_work(case: Case) -> tuple[DataSets, Work]:
     return sets, prepare(sets, pair_config(case), 0, 0, case.planned_pairs)
 
 
-def serve_loader(case: Case, backend: BackendName, device: str = "cpu") -> Iterator[Served]:
-    """Batches of `PairLoader`, as training gets them."""
-    config = pair_config(case, backend)
+def serve_loader(
+    case: Case, backend: BackendName, device: str = "cpu", **settings: Any
+) -> Iterator[Served]:
+    """Batches of `PairLoader`, as training gets them; `settings` are of `PairConfig`."""
+    config = replace(pair_config(case, backend), **settings)
     with PairLoader(config, device=device, batch_size=case.batch_size) as loader:
         for _ in case.starts():
             batch = next(loader)
@@ -89,7 +92,7 @@ def hand_over(
     return Served(sample, template, search)
 
 
-def drive(case: Case, backend: Backend, ahead: int = 4) -> Iterator[Served]:
+def drive(case: Case, backend: Backend, ahead: int = 4) -> Generator[Served, None, None]:
     """Batches of a backend alone, a few ahead, without a loader around it."""
     sets = open_sets(pair_config(case))
     waiting: list[tuple[Work, object]] = []

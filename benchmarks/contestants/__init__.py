@@ -17,10 +17,21 @@ from typing import Literal, Protocol, cast
 
 from benchmarks.case import WORKS, Case, Served, WorkName
 
-__all__ = ["BASELINES", "CONTESTANTS", "UNIT", "Entry", "Module", "cannot", "load", "named"]
+__all__ = [
+    "BASELINES",
+    "CONTESTANTS",
+    "SERVER",
+    "UNIT",
+    "Entry",
+    "Module",
+    "cannot",
+    "load",
+    "named",
+]
 
 Group = Literal["ours", "baseline", "peer", "limit"]
 BASELINES = ("zip-tuned", "zip-published")  # ratios are against these, the harder one first
+SERVER = "server"
 UNIT = "whole-decode"  # measures the decode unit, so it always runs
 
 
@@ -32,7 +43,8 @@ class Entry:
     ----------
     name : on the command line and in results; the module has ``_`` for ``-``
     group : how the table sorts it
-    needs : forms of the data beside the shards, see `benchmarks.derived`
+    needs : forms of the data beside the shards, see `benchmarks.derived`; `SERVER`: the data behind
+        a slow server too, at ``case.url``
     works : classes of work that it can do
     pairs : ``plan``: exactly the plan's; ``own``: as many, but drawn its own way, because it reads
         its data in order
@@ -54,14 +66,20 @@ CONTESTANTS = (
     Entry(name="dali", group="ours"),
     Entry(name="dali-cpu", group="ours"),
     Entry(name="reference", group="ours", share=1 / 32),
+    Entry(name="cpu-sequential", group="ours", pairs="own"),
+    Entry(name="cpu-remote", group="ours", needs=(SERVER,)),
     Entry(name="zip-tuned", group="baseline", needs=("legacy",)),
     Entry(name="zip-region", group="baseline", needs=("legacy",)),
     Entry(name="zip-published", group="baseline", needs=("legacy",)),
+    Entry(name="zip-disk", group="baseline", needs=("legacy",)),
     Entry(name="files", group="baseline", needs=("files",)),
     Entry(name="ready", group="limit"),
     Entry(name="read-only", group="limit"),
     Entry(name="decode-only", group="limit"),
     Entry(name="whole-decode", group="limit"),
+    Entry(name="dali-decode-only", group="limit"),
+    Entry(name="dali-whole-decode", group="limit"),
+    Entry(name="dali-webdataset", group="limit", needs=("dali",), pairs="own"),
 )
 
 

@@ -21,5 +21,6 @@ def absent() -> str | None:
 def batches(case: Case) -> Iterator[Served]:
     """Batches of `PairLoader` with the ``dali`` backend, complete on the device."""
     for served in serve_loader(case, "dali", "cuda"):
-        torch.cuda.synchronize()
+        # of this batch alone: a wait for the device would be for those made ahead as well
+        torch.cuda.current_stream().synchronize()
         yield served

@@ -1,7 +1,8 @@
 """Extracted crops, one file each, through a plain torch DataLoader with our kernel.
 
-Pixels stay uint8; pairs, crops and colours are those of our plan, so this is our ``cpu`` backend's
-work on loose files and worker processes, collated by torch.
+Workers send uint8, and in the class ``plain`` the consumer normalises, as in `zip_tuned`. Pairs,
+crops and colours are those of our plan, so this is our ``cpu`` backend's work on loose files and
+worker processes, collated by torch.
 """
 
 from __future__ import annotations

@@ -15,5 +15,5 @@ label = "zip-region (zip-tuned with our region decode)"
 
 
 def batches(case: Case) -> Iterator[Served]:
-    """Uint8 batches of torch's DataLoader."""
+    """Batches of torch's DataLoader."""
     return zip_tuned.batches(case, by_region=True)
