@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from benchmarks.case import Case
-from benchmarks.contestants import BASELINES, UNIT, Entry
+from benchmarks.contestants import BASELINES, UNIT, Entry, cannot
 from benchmarks.peers import interpreter
 from benchmarks.proc import Memory, PeakMemory
 from shards.errors import SiamstreamError
@@ -30,6 +30,7 @@ from shards.rng import uniforms
 
 __all__ = [
     "EPOCH_PAIRS",
+    "ROOT",
     "ContestantError",
     "Outcome",
     "ratio_key",
@@ -45,7 +46,10 @@ T = TypeVar("T")
 _STREAM_ORDER = 1010
 _LIMIT_S = 1800
 EPOCH_PAIRS = 320_000  # of the epoch whose time is derived from a rate
-_ROOT = Path(__file__).resolve().parent.parent
+# Threads of a torch operation that wait for each other give their core away instead of spinning:
+# every core has other work here, and what spins is counted as CPU time.
+_PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE"}
+ROOT = Path(__file__).resolve().parent.parent
 
 
 class ContestantError(SiamstreamError):
@@ -97,9 +101,9 @@ def run_once(
     ContestantError : if it fails, takes longer than half an hour, or serves other samples
     """
     if case.work not in entry.works:
-        return Outcome(absent=f"cannot do the work '{case.work}'")
+        return Outcome(absent=cannot(case.work))
     case = own_case(entry, case)
-    path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     python = interpreter(entry.env)
     if python is None:
         return Outcome(
@@ -113,7 +117,7 @@ def run_once(
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
-            env={**os.environ, **(env or {}), "PYTHONPATH": path},
+            env={**_PASSIVE, **os.environ, **(env or {}), "PYTHONPATH": path},
         )
         assert child.stdout is not None
         timer = threading.Timer(_LIMIT_S, child.kill)
@@ -140,7 +144,7 @@ def run_once(
             "would not be comparable"
         )
     return Outcome(
-        label=events["imported"]["label"],
+        label=_label(events),
         figures=_figures(events),
         memory=events["peak"]["series"],
     )
@@ -178,6 +182,12 @@ def _listen(
         watch.stop()
     child.wait()
     return events
+
+
+def _label(events: dict[str, dict[str, Any]]) -> str:
+    """A contestant's own label and, where it makes pixels, their type in this class of work."""
+    own, pixels = events["imported"]["label"], events["result"]["pixel_type"]
+    return f"{own}, {pixels}" if pixels else str(own)
 
 
 def _figures(events: dict[str, dict[str, Any]]) -> dict[str, Any]:

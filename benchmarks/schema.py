@@ -230,6 +230,13 @@ class SweepConfig(Closed):
     delay_ms: NonNegativeFloat
 
 
+class Server(Closed):
+    """What stood between the data and the contestants that read them remotely."""
+
+    name: str
+    delay_ms: NonNegativeFloat
+
+
 class Envelope(Closed):
     """What all results have."""
 
@@ -246,6 +253,7 @@ class Loaders(Envelope):
     kind: Literal["loaders"]
     config: Case
     repeats: PositiveInt
+    server: Server | None = None
     data: Data
     decode_unit_ms: Summary | None
     contestants: list[LoadersContestant]

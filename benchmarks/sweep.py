@@ -22,7 +22,7 @@ from typing import Any
 
 from benchmarks import result
 from benchmarks.compare import data_facts, pair_kb
-from benchmarks.contestants import Entry
+from benchmarks.contestants import SERVER, Entry
 from benchmarks.derived import ensure, warm
 from benchmarks.faulty_server import FaultyServer
 from benchmarks.memory import repeated_pictures
@@ -35,9 +35,8 @@ from benchmarks.sweep_axes import Axis, Point, Sweep, axis_of, size_folder
 from loaders.sets import open_sets
 from shards.free_memory import available_bytes
 
-__all__ = ["DEFAULT_ENTRIES", "MARKER", "measure_axis", "measure_sweep"]
+__all__ = ["MARKER", "Tools", "measure_axis", "measure_sweep"]
 
-DEFAULT_ENTRIES = ("cpu", "zip-tuned", "zip-published", "files")
 MARKER = "made-by-benchmarks-sweep"  # a file in the folder of the data: they may be removed
 # Figures whose ratio to the contestant's first point is taken, by the ratio's key.
 FIRST = {
@@ -214,9 +213,13 @@ def measure_axis(
 
 def _unable(axis: Axis, entries: Sequence[Entry]) -> dict[str, str]:
     """Contestants that an axis is not for, with the reason."""
-    if axis.name != "storage":
-        return {}
-    return {entry.name: "reads no URL" for entry in entries if entry.group != "ours"}
+    unable = {}
+    for entry in entries:
+        if SERVER in entry.needs:
+            unable[entry.name] = "always remote; the axis storage reads remotely with the others"
+        elif axis.name == "storage" and entry.group != "ours":
+            unable[entry.name] = "reads no URL"
+    return unable
 
 
 def _run(

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from benchmarks.contestants import BASELINES
+from benchmarks.contestants import BASELINES, cannot
 from benchmarks.runner import EPOCH_PAIRS, ratio_key
 
-__all__ = ["HEADER", "cell", "header_lines", "markdown", "rows", "spread", "text"]
+__all__ = ["HEADER", "absent_lines", "cell", "header_lines", "markdown", "rows", "spread", "text"]
 
 HEADER = (
     "contestant",
@@ -60,7 +60,7 @@ def rows(run: Mapping[str, Any]) -> list[tuple[str, ...]]:
         whole = one["group"] != "limit"
         table.append(
             (
-                one["label"],
+                one["label"] + (", own pairs" if one.get("pairs") == "own" else ""),
                 spread(figures["pairs_per_s"]),
                 *(spread(figures.get(ratio_key(name))) for name in BASELINES),
                 cell(figures["cpu_ms_per_pair"]),
@@ -110,8 +110,29 @@ def header_lines(run: Mapping[str, Any]) -> list[str]:
         )
     others = [one["summary"]["others_cores_busy"]["median"] for one in run["contestants"]]
     lines.append(f"Other programs kept {median(others):.1f} cores busy meanwhile.")
-    lines += [f"Absent: {one['name']} ({one['reason']})." for one in run["absent"]]
+    if any(one.get("pairs") == "own" for one in run["contestants"]):
+        lines.append("Own pairs: as many of the same data, drawn in the order that it reads them.")
+    if run.get("server"):
+        server = run["server"]
+        lines.append(
+            f"Remote: {'nginx' if server['name'] == 'nginx' else 'a server in Python'} on the same "
+            "machine, behind a server of ours that answers "
+            f"{server['delay_ms']:g} ms late; every run begins with an empty cache."
+        )
+    lines += absent_lines(run)
     return lines
+
+
+def absent_lines(run: Mapping[str, Any]) -> list[str]:
+    """Who cannot do the class of work at all, and who is not here, with the reason."""
+    reason = cannot(run["config"].get("work", "recipe"))
+    unable = [one["name"] for one in run["absent"] if one["reason"] == reason]
+    lines = [f"{reason.capitalize()}: {', '.join(unable)}."] if unable else []
+    return lines + [
+        f"Absent: {one['name']} ({one['reason']})."
+        for one in run["absent"]
+        if one["reason"] != reason
+    ]
 
 
 def text(cells: Sequence[Sequence[str]], header: Sequence[str] = HEADER) -> str:
