@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from annotated_types import Ge
 
-__all__ = ["TAIL_BATCHES", "WORKS", "Case", "Served", "WorkName"]
+__all__ = ["LEAST_ROUNDS", "TAIL_BATCHES", "WORKS", "Case", "Served", "WorkName"]
 
 # What is done with a picture. ``plain``: decode, crop, resize, normalise to float32, which every
 # loader can do. ``recipe``: the published augmentation, complete, as uint8.
@@ -19,6 +19,11 @@ WORKS: tuple[WorkName, ...] = ("plain", "recipe")
 # Batches planned beyond the last that is counted: readers ahead stay as busy as in the middle of an
 # epoch, so what they made before the clock started is paid for by what they make at the end.
 TAIL_BATCHES = 12
+
+# Rounds of batches (one of each worker) that a clock with a limit of seconds counts at least:
+# workers hand over their batches in bursts, and a clock that stops within one counts too few or
+# too many.
+LEAST_ROUNDS = 4
 
 
 class Served(NamedTuple):
@@ -52,7 +57,8 @@ class Case:
     seed : of the sample stream
     url : the same data behind a server, for contestants that read remotely; else empty
     dali : keys of ``data.dali`` that ours are given
-    limit_s : the clock stops after so many seconds, with the batch then under way; 0: after `pairs`
+    limit_s : the clock stops after so many seconds, when each worker has handed over equally many
+        batches, at least `LEAST_ROUNDS`; 0: after `pairs`
     """
 
     data: str
@@ -83,7 +89,7 @@ class Case:
     @property
     def planned_batches(self) -> int:
         """Batches that a contestant must be able to make: warm-up, counted, tail."""
-        return self.warmup_batches + self.batches + TAIL_BATCHES
+        return self.warmup_batches + self.batches + max(TAIL_BATCHES, 2 * self.threads)
 
     @property
     def planned_pairs(self) -> int:

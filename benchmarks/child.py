@@ -14,9 +14,9 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-from benchmarks.case import Case
+from benchmarks.case import LEAST_ROUNDS, Case
 from benchmarks.contestants import Module, load
-from benchmarks.proc import cpu_s, disk_read_bytes, machine_cpu_s, memory
+from benchmarks.proc import cpu_s, machine_cpu_s, memory, reads
 from shards.errors import KNOWN_ERRORS, one_line
 
 __all__ = ["main", "measure"]
@@ -34,12 +34,14 @@ def measure(module: Module, case: Case) -> dict[str, Any]:
     -------
     ``pairs``, ``wall_s``, ``cpu_s`` (of the whole tree) and ``others_cpu_s`` (of all other programs
     on the machine) of the counted batches; ``first_batch_s`` since the call; ``samples_sha256`` of
-    all sample numbers handed over; ``disk_read_bytes``; shape and type of the pixels;
-    ``memory_end`` of the tree
+    all sample numbers handed over; ``disk_read_bytes`` and ``asked_bytes`` since the call,
+    ``asked_counted_bytes`` of the counted batches; shape and type of the pixels; ``memory_end`` of
+    the tree
     """
     root, samples = os.getpid(), hashlib.sha256()
     cpu_start = wall_start = machine_start = first_batch_s = 0.0
     pairs, served = 0, None
+    at_call = at_clock = reads(root)
     started = time.perf_counter()
     batches = module.batches(case)
     try:
@@ -49,14 +51,22 @@ def measure(module: Module, case: Case) -> dict[str, Any]:
                 first_batch_s = time.perf_counter() - started
             samples.update(json.dumps(served.sample).encode())
             if number == case.warmup_batches - 1:
+                at_clock = reads(root)
                 cpu_start, machine_start = cpu_s(root), machine_cpu_s()
                 wall_start = time.perf_counter()
             elif number >= case.warmup_batches:
                 pairs += len(served.sample)
-                if case.limit_s and time.perf_counter() - wall_start >= case.limit_s:
+                rounds, within = divmod(number + 1 - case.warmup_batches, case.threads)
+                if (
+                    case.limit_s
+                    and within == 0
+                    and rounds >= LEAST_ROUNDS
+                    and time.perf_counter() - wall_start >= case.limit_s
+                ):
                     break
         wall, cpu = time.perf_counter() - wall_start, cpu_s(root) - cpu_start
         machine = machine_cpu_s() - machine_start
+        at_end = reads(root)
         assert served is not None
         pixels = served.search
         return {
@@ -66,7 +76,9 @@ def measure(module: Module, case: Case) -> dict[str, Any]:
             "others_cpu_s": max(0.0, machine - cpu),
             "first_batch_s": first_batch_s,
             "samples_sha256": samples.hexdigest(),
-            "disk_read_bytes": disk_read_bytes(root),
+            "disk_read_bytes": at_end.disk - at_call.disk,
+            "asked_bytes": at_end.asked - at_call.asked,
+            "asked_counted_bytes": at_end.asked - at_clock.asked,
             "search_shape": None if pixels is None else list(pixels.shape),
             "pixel_type": None if pixels is None else str(pixels.dtype).removeprefix("torch."),
             "memory_end": asdict(memory(root)),

@@ -8,9 +8,11 @@ import click
 
 from benchmarks import report, result, table
 from benchmarks.case import WORKS, Case, WorkName
+from benchmarks.cli_diff import COMPARE
 from benchmarks.cli_gpu import gpu
 from benchmarks.cli_model import learn, step, train
 from benchmarks.cli_shards import pack, remote, sequential
+from benchmarks.cli_sweep import sweep
 from benchmarks.contestants import CONTESTANTS, UNIT, Entry, named
 from benchmarks.data import DataConfig
 from benchmarks.environment import usable_cores
@@ -36,11 +38,12 @@ CHECKOUT = Path(__file__).parent.parent
 
 
 @click.group(cls=KnownErrorsGroup, epilog="Example: python -m benchmarks loaders --only cpu,files")
+@COMPARE
 def main() -> None:
     """Measure our loaders beside the published way and beside what the machine allows."""
 
 
-for one in (gpu, learn, pack, remote, sequential, step, train):
+for one in (gpu, learn, pack, remote, sequential, step, sweep, train):
     main.add_command(one)
 
 
@@ -85,7 +88,7 @@ def _only(_: click.Context, __: click.Parameter, value: str | None) -> list[Entr
 @click.option(
     "--pairs", type=click.IntRange(1), default=1024, show_default=True, help="Counted in a run."
 )
-@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True)
+@click.option("--repeats", type=click.IntRange(1), default=5, show_default=True)
 @click.option(
     "--threads",
     "--workers",
@@ -116,6 +119,7 @@ def _only(_: click.Context, __: click.Parameter, value: str | None) -> list[Entr
     show_default=True,
     help="Folder for the zips and files that baselines read; made once for a data set.",
 )
+@COMPARE
 @JSON_FILE
 def loaders(
     data_folder: Path | None,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +12,16 @@ import numpy as np
 
 from benchmarks import result
 from benchmarks.case import Case
-from benchmarks.contestants import UNIT, Entry
+from benchmarks.contestants import SERVER, UNIT, Entry
 from benchmarks.derived import ensure, warm
 from benchmarks.pairs import pair_config, works
 from benchmarks.runner import Outcome, run_once, run_rounds, summary
+from benchmarks.slow_server import slow_server
 from loaders.sets import DataSets, open_sets
 
-__all__ = ["compare", "data_facts", "sets_text"]
+__all__ = ["compare", "data_facts", "pair_kb", "sets_text"]
+
+DELAY_MS = 30.0  # of the server, before each answer: an object store's
 
 
 def compare(
@@ -51,22 +56,36 @@ def compare(
     forms = tuple(sorted({form for entry in entries for form in entry.needs}))
     files = ensure(Path(case.data), case.derived_folder, forms)
     read = warm(files, warm_limit_bytes)
-    contestants, absent = run_rounds(entries, case, repeats, told, once)
+    with _server(entries, case, told) as (url, server):
+        contestants, absent = run_rounds(entries, replace(case, url=url), repeats, told, once)
     units = next((one for one in contestants if one["name"] == UNIT), None)
     return {
         **run,
         "config": case.facts(),
         "repeats": repeats,
+        "server": server,
         "data": {
             "datasets": data_facts(sets),
             "page_cache": "not warmed" if read is None else "warm",
-            "encoded_kb_per_pair": _pair_kb(sets, case),
+            "encoded_kb_per_pair": pair_kb(sets, case),
         },
         "decode_unit_ms": units
         and summary([one["cpu_ms_per_pair"] / 2 for one in units["repeats"]]),
         "contestants": contestants,
         "absent": absent,
     }
+
+
+@contextmanager
+def _server(
+    entries: Sequence[Entry], case: Case, told: Callable[[str], None]
+) -> Iterator[tuple[str, dict[str, Any] | None]]:
+    """URL of a slow server of the data and its facts, where a contestant needs one."""
+    if case.url or not any(SERVER in entry.needs for entry in entries):
+        yield case.url, None
+        return
+    with slow_server(Path(case.data), DELAY_MS, 0.0, told) as (url, name):
+        yield url, {"name": name, "delay_ms": DELAY_MS}
 
 
 def data_facts(sets: DataSets) -> list[dict[str, Any]]:
@@ -99,7 +118,7 @@ def sets_text(datasets: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _pair_kb(sets: DataSets, case: Case) -> float:
+def pair_kb(sets: DataSets, case: Case) -> float:
     """Encoded bytes of a counted pair on average, in KB: what every contestant must read."""
     total = pairs = 0
     for number, work in enumerate(works(case, sets)):

@@ -1,5 +1,7 @@
 """What the baselines read: the same JPEG bytes as the shards, as zip and pickle or as files.
 
+Also the index files that DALI's own reader wants beside the shards.
+
 Made once for a data set, in a folder named by the SHA-256 of its index, so that files of another
 packing are never taken for these.
 """
@@ -8,17 +10,20 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from shards.dali_index import export_dali
 from shards.errors import DataError, StorageError
 from shards.format import Manifest, dataset_folders
 from shards.index import Index
 from shards.legacy import export_legacy, legacy_names
 from shards.storage import LocalStorage, storage_error
 
-__all__ = ["FORMS", "crop_path", "ensure", "files_folder", "legacy_folder", "warm"]
+__all__ = ["FORMS", "crop_path", "dali_folder", "ensure", "files_folder", "legacy_folder", "warm"]
 
-FORMS = ("legacy", "files")
+FORMS = ("legacy", "files", "dali")
 
 
 def _home(derived: Path, manifest: Manifest) -> Path:
@@ -35,6 +40,11 @@ def files_folder(derived: Path, manifest: Manifest) -> Path:
     return _home(derived, manifest) / "files"
 
 
+def dali_folder(derived: Path, manifest: Manifest) -> Path:
+    """Folder of the index files of a data set's shards for DALI's own reader."""
+    return _home(derived, manifest) / "dali"
+
+
 def crop_path(index: Index, row: int) -> str:
     """Path of a row's crop below `files_folder`."""
     return f"{index.key(row)}.jpg"
@@ -45,7 +55,8 @@ def ensure(data: Path, derived: Path, forms: tuple[str, ...] = FORMS) -> list[Pa
 
     Returns
     -------
-    every file that contestants read: shards, indexes, zips; of extracted crops the folder
+    every file that contestants read: shards, their indexes and DALI's, zips; of extracted crops the
+    folder
 
     Raises
     ------
@@ -74,26 +85,39 @@ def ensure(data: Path, derived: Path, forms: tuple[str, ...] = FORMS) -> list[Pa
             if not target.is_dir():
                 _extract(folder, manifest, target)
             read.append(target)
+        if "dali" in forms:
+            target = dali_folder(derived, manifest)
+            if not target.is_dir():
+                with _complete(target) as partial:
+                    export_dali(folder, partial)
+            read += sorted(target.iterdir())
     return read
 
 
-def _extract(folder: Path, manifest: Manifest, target: Path) -> None:
-    """Write every crop as a file; the folder has its name only when it is complete."""
-    index = Index.checked(folder, manifest)
-    storage = LocalStorage(folder)
+@contextmanager
+def _complete(target: Path) -> Iterator[Path]:
+    """A folder to write to, which has its name only when it is complete."""
     partial = target.with_name(f"{target.name}.part-{os.getpid()}")
     try:
+        yield partial
+        partial.replace(target)
+    except OSError as error:
+        raise storage_error(error, target) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _extract(folder: Path, manifest: Manifest, target: Path) -> None:
+    """Write every crop as a file."""
+    index = Index.checked(folder, manifest)
+    storage = LocalStorage(folder)
+    with _complete(target) as partial:
         for row in range(len(index)):
             at = index.range(row)
             path = partial / crop_path(index, row)
             path.parent.mkdir(parents=True, exist_ok=True)
             (data,) = storage.read_many([at])
             path.write_bytes(data)
-        partial.replace(target)
-    except OSError as error:
-        raise storage_error(error, target) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def warm(paths: list[Path], limit_bytes: int) -> int | None:

@@ -11,7 +11,6 @@ hold few distinct pictures under many names, so that gigabytes are made in a min
 
 from __future__ import annotations
 
-import shutil
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,8 +24,9 @@ from benchmarks.claims import Claim, claims_of
 from benchmarks.contestants import Entry, named
 from benchmarks.data import DataConfig, render_track
 from benchmarks.derived import ensure
+from benchmarks.own_folder import check_own, check_room, mark, remove
 from benchmarks.runner import Outcome, run_once
-from shards.errors import MismatchError, StorageError
+from shards.errors import MismatchError
 from shards.format import MANIFEST_NAME, Manifest, Sample, shard_name
 from shards.writer import finish, write_shard
 
@@ -165,9 +165,9 @@ def measure_memory(
     the result, as its JSON has it
     """
     run = result.start("memory", command)
-    _check_own(out)
-    _check_room(out, sizes_gb)
-    _mark(out)
+    check_own(out, MARKER)
+    check_room(out, 2.2e9 * sum(sizes_gb), "--gb")  # shards and zip of every size, and a margin
+    mark(out, MARKER)
     ours, tuned = (named([name])[0] for name in ("cpu", "zip-tuned"))
     ordered = sorted(sizes_gb)
     runs: list[dict[str, Any]] = []
@@ -194,7 +194,7 @@ def measure_memory(
             soak = _soak(ours, case, minutes, once)
     finally:
         if not keep:
-            _remove(out, made)
+            remove(out, MARKER, made)
     return {
         **run,
         "config": {**case.facts(), "sizes_gb": ordered, "minutes": minutes},
@@ -202,45 +202,6 @@ def measure_memory(
         "soak": soak,
         "claims": claims_of(claims(ordered[0], ordered[-1]), _values(runs, soak)),
     }
-
-
-def _check_own(out: Path) -> None:
-    """Refuse a folder with something of somebody else's in it."""
-    if out.exists() and not (out / MARKER).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise StorageError(
-            f"{out}: exists, and was not made by 'python -m benchmarks memory' (no {MARKER} in "
-            "it); name another --out, for what is in it is removed afterwards"
-        )
-
-
-def _mark(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / MARKER).touch()
-    except OSError as error:
-        raise StorageError(f"{out}: cannot be written: {error.strerror}") from error
-
-
-def _remove(out: Path, made: Sequence[Path]) -> None:
-    """Remove what this run made, and the folder itself if nothing else is left in it."""
-    for folder in made:
-        if folder.exists():
-            shutil.rmtree(folder)
-    if out.is_dir() and [one.name for one in out.iterdir()] == [MARKER]:
-        shutil.rmtree(out)
-
-
-def _check_room(out: Path, sizes_gb: Sequence[float]) -> None:
-    """Refuse at once what would fill the disk: shards and zip of every size, and a margin."""
-    needed = 2.2e9 * sum(sizes_gb)
-    there = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
-    place = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
-    free = shutil.disk_usage(place).free
-    if needed > free + there:
-        raise StorageError(
-            f"{out}: needs {needed / 1e9:,.1f} GB, {free / 1e9:,.1f} GB are free; name another "
-            "--out or smaller --gb"
-        )
 
 
 def _make(folder: Path, gb: float, batches: int, threads: int) -> Case:

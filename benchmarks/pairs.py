@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import fields
+from collections.abc import Generator, Iterator
+from dataclasses import fields, replace
+from typing import Any
+
+import torch
 
 from benchmarks.case import Case, Served
+from loaders.batch import normalise
 from loaders.config import BackendName, DaliConfig, PairConfig
 from loaders.loader import PairLoader
 from loaders.recipe import Augment, Recipe
 from loaders.sets import DataSets, open_sets
 from loaders.work import Backend, Work, prepare
 
-__all__ = ["drive", "pair_config", "plain_recipe", "serve_loader", "whole_work", "works"]
+__all__ = [
+    "drive",
+    "hand_over",
+    "pair_config",
+    "plain_recipe",
+    "serve_loader",
+    "whole_work",
+    "works",
+]
 
 
 def pair_config(case: Case, backend: BackendName = "cpu") -> PairConfig:
@@ -57,16 +69,31 @@ def whole_work(case: Case) -> tuple[DataSets, Work]:
     return sets, prepare(sets, pair_config(case), 0, 0, case.planned_pairs)
 
 
-def serve_loader(case: Case, backend: BackendName, device: str = "cpu") -> Iterator[Served]:
-    """Batches of `PairLoader`, as training gets them."""
-    config = pair_config(case, backend)
+def serve_loader(
+    case: Case, backend: BackendName, device: str = "cpu", **settings: Any
+) -> Iterator[Served]:
+    """Batches of `PairLoader`, as training gets them; `settings` are of `PairConfig`."""
+    config = replace(pair_config(case, backend), **settings)
     with PairLoader(config, device=device, batch_size=case.batch_size) as loader:
         for _ in case.starts():
             batch = next(loader)
             yield Served(batch.sample.tolist(), batch.template, batch.search)
 
 
-def drive(case: Case, backend: Backend, ahead: int = 4) -> Iterator[Served]:
+def hand_over(
+    case: Case, sample: list[int], template: torch.Tensor, search: torch.Tensor
+) -> Served:
+    """Batch of uint8 pixels as the class of work wants it: normalised to float32 in ``plain``.
+
+    For the consumer's process, which is the cheapest place: a worker that normalises sends four
+    times the bytes. It is the step that `PairLoader` takes itself.
+    """
+    if case.work == "plain":
+        template, search = normalise(template), normalise(search)
+    return Served(sample, template, search)
+
+
+def drive(case: Case, backend: Backend, ahead: int = 4) -> Generator[Served, None, None]:
     """Batches of a backend alone, a few ahead, without a loader around it."""
     sets = open_sets(pair_config(case))
     waiting: list[tuple[Work, object]] = []

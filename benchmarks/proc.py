@@ -11,11 +11,12 @@ from pathlib import Path
 __all__ = [
     "Memory",
     "PeakMemory",
+    "Reads",
     "cpu_s",
-    "disk_read_bytes",
     "machine_cpu_s",
     "memory",
     "process_tree",
+    "reads",
 ]
 
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
@@ -94,16 +95,33 @@ def memory(root: int) -> Memory:
     return Memory(own=own, file_pages=file_pages)
 
 
-def disk_read_bytes(root: int) -> int:
-    """Bytes that a tree's living processes caused to be read from disk (0 in a warm cache)."""
-    total = 0
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reads:
+    """Bytes that a process tree has read since its processes started.
+
+    Attributes
+    ----------
+    disk : that had to come from a disk; mapped files count, a warm page cache gives 0
+    asked : of all calls of ``read`` and its kin, wherever the bytes came from; mapped files and
+        sockets do not count
+    """
+
+    disk: int
+    asked: int
+
+
+def reads(root: int) -> Reads:
+    """Bytes read by a tree's living processes."""
+    disk = asked = 0
     for pid in process_tree(root):
         try:
             text = (_PROC / str(pid) / "io").read_text()
         except (FileNotFoundError, ProcessLookupError):
-            continue
-        total += next(int(line.split()[1]) for line in text.splitlines() if "read_bytes" in line)
-    return total
+            continue  # it ended between the two looks
+        counts = dict(line.split(": ") for line in text.splitlines())
+        disk += int(counts["read_bytes"])
+        asked += int(counts["rchar"])
+    return Reads(disk=disk, asked=asked)
 
 
 class PeakMemory:

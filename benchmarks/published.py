@@ -31,7 +31,17 @@ from benchmarks.published_steps import (
     occlude,
 )
 
-__all__ = ["GREY_P", "RANGES", "CropDraw", "Ranges", "apply", "draw_crop", "map_boxes", "normalise"]
+__all__ = [
+    "GREY_P",
+    "RANGES",
+    "CropDraw",
+    "Ranges",
+    "apply",
+    "crop_alone",
+    "draw_crop",
+    "map_boxes",
+    "normalise",
+]
 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
@@ -61,6 +71,20 @@ RANGES = {
     ("video", "z"): Ranges(0, 0, (0.1, 15), (0.1, 0.2), (0, 0), (0, 0), 0, *_Z),
     ("video", "x"): Ranges(0.1, 0.1, (0.15, 30), (0.15, 0.3), (0.1, 6), (0.1, 0.15), 0, *_X),
 }
+
+
+def crop_alone(ranges: Ranges) -> Ranges:
+    """Ranges that draw scale and shift of the crop as published, and no other step."""
+    none = (0.0, 0.0)
+    return ranges._replace(
+        occlusion=0.0,
+        flip=0.0,
+        brightness=none,
+        contrast=none,
+        hue=none,
+        saturation=none,
+        blur=0.0,
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

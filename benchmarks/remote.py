@@ -17,8 +17,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,9 @@ from benchmarks import result
 from benchmarks.claims import Claim, claims_of
 from benchmarks.compare import data_facts, sets_text
 from benchmarks.memory import repeated_pictures
-from benchmarks.nginx import ABSENT, nginx, nginx_there
 from benchmarks.paced import Paced, as_json, picture_sizes
 from benchmarks.runner import ContestantError
+from benchmarks.slow_server import slow_server
 from loaders.sets import open_sets
 from shards.errors import DataError
 from shards.format import MANIFEST_NAME
@@ -112,30 +112,6 @@ def _data(case: RemoteCase) -> dict[str, Any]:
     return {"datasets": facts, "pictures_read": read, "repeated_share": share}
 
 
-@contextmanager
-def slow_server(case: RemoteCase, told: Callable[[str], None]) -> Iterator[tuple[str, str]]:
-    """Serve the data; gives the URL and the name of the server behind the faulty one."""
-    with ExitStack() as stack:
-        origin, server = str(Path(case.data).resolve()), "python"
-        if nginx_there():
-            origin, server = stack.enter_context(nginx(Path(case.data))), "nginx"
-        else:
-            told(f"{ABSENT}; going on with a server in Python, which costs this machine more CPU")
-        command = [sys.executable, "-m", "benchmarks.faulty_server", origin]
-        command += ["--delay-ms", str(case.delay_ms), "--refuse", str(case.refuse)]
-        process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            yield process.stdout.readline().strip(), server
-        finally:
-            process.stdin.close()
-            process.wait(20)
-            process.stdout.close()
-
-
 def _run(paced: Paced) -> dict[str, Any]:
     child = subprocess.run(
         [sys.executable, "-m", "benchmarks.paced"],
@@ -191,7 +167,7 @@ def measure_remote(case: RemoteCase, command: str, told: Callable[[str], None]) 
     data = _data(case)
     told(f"{100 * data['repeated_share']:.1f} % of {data['pictures_read']:,} pictures repeat")
     repeats, values = [], []
-    with slow_server(case, told) as (url, server):
+    with slow_server(Path(case.data), case.delay_ms, case.refuse, told) as (url, server):
         for number in range(case.repeats):
             found = one_repeat(case, url, local_first=number % 2 == 0)
             repeats.append(found)

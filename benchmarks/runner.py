@@ -14,7 +14,7 @@ import os
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,26 +22,34 @@ from typing import Any, TypeVar
 import numpy as np
 
 from benchmarks.case import Case
-from benchmarks.contestants import BASELINES, UNIT, Entry
+from benchmarks.contestants import BASELINES, UNIT, Entry, cannot
 from benchmarks.peers import interpreter
 from benchmarks.proc import Memory, PeakMemory
 from shards.errors import SiamstreamError
 from shards.rng import uniforms
 
 __all__ = [
+    "EPOCH_PAIRS",
+    "ROOT",
     "ContestantError",
     "Outcome",
     "ratio_key",
+    "relate",
     "run_once",
     "run_rounds",
     "shuffled",
+    "summaries",
     "summary",
 ]
 
 T = TypeVar("T")
 _STREAM_ORDER = 1010
 _LIMIT_S = 1800
-_ROOT = Path(__file__).resolve().parent.parent
+EPOCH_PAIRS = 320_000  # of the epoch whose time is derived from a rate
+# Threads of a torch operation that wait for each other give their core away instead of spinning:
+# every core has other work here, and what spins is counted as CPU time.
+_PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE"}
+ROOT = Path(__file__).resolve().parent.parent
 
 
 class ContestantError(SiamstreamError):
@@ -77,22 +85,25 @@ def expected_samples(case: Case) -> str:
     return digest.hexdigest()
 
 
-def run_once(entry: Entry, case: Case, watch_every_s: float = 0.5) -> Outcome:
+def run_once(
+    entry: Entry, case: Case, watch_every_s: float = 0.5, env: Mapping[str, str] | None = None
+) -> Outcome:
     """Run a contestant in a process of its own.
 
     Parameters
     ----------
     entry, case : who, and what
     watch_every_s : between two looks at its memory
+    env : variables of its environment beside ours
 
     Raises
     ------
     ContestantError : if it fails, takes longer than half an hour, or serves other samples
     """
     if case.work not in entry.works:
-        return Outcome(absent=f"cannot do the work '{case.work}'")
+        return Outcome(absent=cannot(case.work))
     case = own_case(entry, case)
-    path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     python = interpreter(entry.env)
     if python is None:
         return Outcome(
@@ -106,7 +117,7 @@ def run_once(entry: Entry, case: Case, watch_every_s: float = 0.5) -> Outcome:
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
-            env={**os.environ, "PYTHONPATH": path},
+            env={**_PASSIVE, **os.environ, **(env or {}), "PYTHONPATH": path},
         )
         assert child.stdout is not None
         timer = threading.Timer(_LIMIT_S, child.kill)
@@ -133,7 +144,7 @@ def run_once(entry: Entry, case: Case, watch_every_s: float = 0.5) -> Outcome:
             "would not be comparable"
         )
     return Outcome(
-        label=events["imported"]["label"],
+        label=_label(events),
         figures=_figures(events),
         memory=events["peak"]["series"],
     )
@@ -173,6 +184,12 @@ def _listen(
     return events
 
 
+def _label(events: dict[str, dict[str, Any]]) -> str:
+    """A contestant's own label and, where it makes pixels, their type in this class of work."""
+    own, pixels = events["imported"]["label"], events["result"]["pixel_type"]
+    return f"{own}, {pixels}" if pixels else str(own)
+
+
 def _figures(events: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Figures of one run; megabytes are 1e6 bytes."""
     result, base, peak = events["result"], events["imported"], events["peak"]
@@ -190,6 +207,9 @@ def _figures(events: dict[str, dict[str, Any]]) -> dict[str, Any]:
         "file_pages_peak_mb": peak["file_pages"] / 1e6,
         "first_batch_s": result["first_batch_s"],
         "disk_read_mb": result["disk_read_bytes"] / 1e6,
+        "asked_mb": result["asked_bytes"] / 1e6,
+        "asked_kb_per_pair": result["asked_counted_bytes"] / pairs / 1e3,
+        "epoch_min": EPOCH_PAIRS / (pairs / wall_s) / 60,
         "pixel_type": result["pixel_type"],
         "search_shape": result["search_shape"],
     }
@@ -242,7 +262,7 @@ def run_rounds(
                 f"repeat {repeat + 1}/{repeats}, {entry.name}: "
                 f"{figures['pairs_per_s']:,.1f} pairs/s, {figures['cpu_ms_per_pair']:.2f} CPU ms"
             )
-    _relate(runs)
+    relate(runs, entries)
     contestants = [
         {
             "name": entry.name,
@@ -250,7 +270,7 @@ def run_rounds(
             "group": entry.group,
             "pairs": entry.pairs,
             "repeats": runs[entry.name],
-            "summary": _summaries(runs[entry.name]),
+            "summary": summaries(runs[entry.name]),
         }
         for entry in entries
         if entry.name in runs
@@ -263,22 +283,33 @@ def ratio_key(baseline: str, what: str = "pairs_per_s") -> str:
     return f"{what}_x_{baseline.replace('-', '_')}"
 
 
-def _relate(runs: dict[str, list[dict[str, Any]]]) -> None:
-    """Add what compares runs of one repeat: decode units, ratios to the baselines."""
+def relate(runs: Mapping[str, list[dict[str, Any]]], entries: Iterable[Entry]) -> None:
+    """Add what compares runs of one repeat: decode units, ratios to the baselines, to the limit.
 
-    def of(name: str, repeat: int) -> dict[str, Any] | None:
-        return next((run for run in runs.get(name, []) if run["repeat"] == repeat), None)
+    Parameters
+    ----------
+    runs : figures of every repeat, by contestant
+    entries : the contestants
+    """
 
-    for own in runs.values():
+    def of(name: str | None, repeat: int) -> dict[str, Any] | None:
+        return next((run for run in runs.get(name or "", []) if run["repeat"] == repeat), None)
+
+    limits = {entry.name: entry.limit for entry in entries if entry.group != "limit"}
+    for name, own in runs.items():
         for run in own:
             unit = of(UNIT, run["repeat"])
             if unit is not None:
                 # two pictures a pair
                 run["decode_units_per_pair"] = 2 * run["cpu_ms_per_pair"] / unit["cpu_ms_per_pair"]
-            for name in BASELINES:
-                baseline = of(name, run["repeat"])
-                for what in ("pairs_per_s", "cpu_ms_per_pair") if baseline else ():
-                    run[ratio_key(name, what)] = run[what] / baseline[what]
+            for baseline in BASELINES:
+                other = of(baseline, run["repeat"])
+                if other is not None:
+                    for what in ("pairs_per_s", "cpu_ms_per_pair"):
+                        run[ratio_key(baseline, what)] = run[what] / other[what]
+            limit = of(limits.get(name), run["repeat"])
+            if limit is not None:
+                run["share_of_limit"] = run["pairs_per_s"] / limit["pairs_per_s"]
 
 
 def summary(values: Sequence[float]) -> dict[str, float]:
@@ -287,10 +318,12 @@ def summary(values: Sequence[float]) -> dict[str, float]:
     return {"median": median, "q1": q1, "q3": q3, "min": min(values), "max": max(values)}
 
 
-def _summaries(runs: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+def summaries(runs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Summary of every figure that is a number and that each of some runs has."""
     numbers = [
         key
         for key, value in runs[0].items()
         if isinstance(value, int | float) and key not in ("repeat", "place")
+        if all(key in run for run in runs)
     ]
     return {key: summary([run[key] for run in runs]) for key in numbers}

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from benchmarks.contestants import BASELINES
-from benchmarks.runner import ratio_key
+from benchmarks.contestants import BASELINES, cannot
+from benchmarks.runner import EPOCH_PAIRS, ratio_key
 
-__all__ = ["HEADER", "header_lines", "markdown", "rows", "text"]
+__all__ = ["HEADER", "absent_lines", "cell", "header_lines", "markdown", "rows", "spread", "text"]
 
 HEADER = (
     "contestant",
@@ -19,6 +19,9 @@ HEADER = (
     "decode units a pair",
     "memory MB",
     "first batch s",
+    "KB read a pair",
+    "epoch min",
+    "share of the limit",
 )
 _GROUPS = {"ours": 0, "baseline": 1, "peer": 2, "limit": 3}
 
@@ -30,15 +33,17 @@ def _number(value: float) -> str:
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
-def _spread(summary: Mapping[str, float] | None) -> str:
+def spread(summary: Mapping[str, float] | None) -> str:
+    """Median and quartiles; the median alone where they look the same."""
     if summary is None:
         return "-"
     middle = _number(summary["median"])
-    low, high = _number(summary["min"]), _number(summary["max"])
+    low, high = _number(summary["q1"]), _number(summary["q3"])
     return middle if low == high else f"{middle} ({low} to {high})"
 
 
-def _median(summary: Mapping[str, float] | None) -> str:
+def cell(summary: Mapping[str, float] | None) -> str:
+    """Median alone."""
     return "-" if summary is None else _number(summary["median"])
 
 
@@ -55,13 +60,16 @@ def rows(run: Mapping[str, Any]) -> list[tuple[str, ...]]:
         whole = one["group"] != "limit"
         table.append(
             (
-                one["label"],
-                _spread(figures["pairs_per_s"]),
-                *(_spread(figures.get(ratio_key(name))) for name in BASELINES),
-                _median(figures["cpu_ms_per_pair"]),
-                _spread(figures.get("decode_units_per_pair")),
-                _median(figures["memory_peak_beyond_imports_mb"]) if whole else "-",
-                _median(figures["first_batch_s"]) if whole else "-",
+                one["label"] + (", own pairs" if one.get("pairs") == "own" else ""),
+                spread(figures["pairs_per_s"]),
+                *(spread(figures.get(ratio_key(name))) for name in BASELINES),
+                cell(figures["cpu_ms_per_pair"]),
+                spread(figures.get("decode_units_per_pair")),
+                cell(figures["memory_peak_beyond_imports_mb"]) if whole else "-",
+                cell(figures["first_batch_s"]) if whole else "-",
+                cell(figures.get("asked_kb_per_pair")),
+                cell(figures.get("epoch_min")) if whole else "-",
+                cell(figures.get("share_of_limit")),
             )
         )
     return table
@@ -84,7 +92,7 @@ def header_lines(run: Mapping[str, Any]) -> list[str]:
         f"{sets}.",
         f"Template {config['template_px']} px, search {config['search_px']} px, batches of "
         f"{config['batch_size']}; {config['pairs']:,} pairs after {config['warmup_batches']} "
-        f"batches of warm-up, median (smallest to largest) of {run['repeats']} repeat(s), each in "
+        f"batches of warm-up, median (quartiles) of {run['repeats']} repeat(s), each in "
         f"a fresh process, in shuffled order, page cache {data['page_cache']}.",
     ]
     if unit is not None:
@@ -93,10 +101,38 @@ def header_lines(run: Mapping[str, Any]) -> list[str]:
             f"the same repeat, {unit['median']:.2f} ms here. Memory is the peak of private and "
             "shared memory of the process tree beyond the imports (MB = 10^6 bytes)."
         )
+    if any("epoch_min" in one["summary"] for one in run["contestants"]):
+        lines.append(
+            "KB read: what its read calls asked for, from the page cache too, but not through "
+            f"mapped files; the pairs' own JPEG bytes are {data['encoded_kb_per_pair']:.1f} KB. "
+            f"Epoch: minutes that {EPOCH_PAIRS:,} pairs take at that rate, derived. Share of the "
+            "limit: pairs/s beside reading and decoding alone in the same repeat."
+        )
     others = [one["summary"]["others_cores_busy"]["median"] for one in run["contestants"]]
     lines.append(f"Other programs kept {median(others):.1f} cores busy meanwhile.")
-    lines += [f"Absent: {one['name']} ({one['reason']})." for one in run["absent"]]
+    if any(one.get("pairs") == "own" for one in run["contestants"]):
+        lines.append("Own pairs: as many of the same data, drawn in the order that it reads them.")
+    if run.get("server"):
+        server = run["server"]
+        lines.append(
+            f"Remote: {'nginx' if server['name'] == 'nginx' else 'a server in Python'} on the same "
+            "machine, behind a server of ours that answers "
+            f"{server['delay_ms']:g} ms late; every run begins with an empty cache."
+        )
+    lines += absent_lines(run)
     return lines
+
+
+def absent_lines(run: Mapping[str, Any]) -> list[str]:
+    """Who cannot do the class of work at all, and who is not here, with the reason."""
+    reason = cannot(run["config"].get("work", "recipe"))
+    unable = [one["name"] for one in run["absent"] if one["reason"] == reason]
+    lines = [f"{reason.capitalize()}: {', '.join(unable)}."] if unable else []
+    return lines + [
+        f"Absent: {one['name']} ({one['reason']})."
+        for one in run["absent"]
+        if one["reason"] != reason
+    ]
 
 
 def text(cells: Sequence[Sequence[str]], header: Sequence[str] = HEADER) -> str:

@@ -3,7 +3,9 @@
 ``batches(case)`` yields a `benchmarks.case.Served` for every start of ``case.starts()``, in order,
 until it is closed. A module imports at its top all that it needs, for the clock starts after the
 imports; a package that is not installed makes the contestant absent, and so does a function
-``absent()`` that returns a reason. A new contestant is one module and one line of `CONTESTANTS`.
+``absent()`` that returns a reason. The label has no pixel type: the runner adds that of the pixels
+handed over, for it depends on the class of work. A new contestant is one
+module and one line of `CONTESTANTS`.
 """
 
 from __future__ import annotations
@@ -15,10 +17,21 @@ from typing import Literal, Protocol, cast
 
 from benchmarks.case import WORKS, Case, Served, WorkName
 
-__all__ = ["BASELINES", "CONTESTANTS", "UNIT", "Entry", "Module", "load", "named"]
+__all__ = [
+    "BASELINES",
+    "CONTESTANTS",
+    "SERVER",
+    "UNIT",
+    "Entry",
+    "Module",
+    "cannot",
+    "load",
+    "named",
+]
 
 Group = Literal["ours", "baseline", "peer", "limit"]
 BASELINES = ("zip-tuned", "zip-published")  # ratios are against these, the harder one first
+SERVER = "server"
 UNIT = "whole-decode"  # measures the decode unit, so it always runs
 
 
@@ -30,11 +43,13 @@ class Entry:
     ----------
     name : on the command line and in results; the module has ``_`` for ``-``
     group : how the table sorts it
-    needs : forms of the data beside the shards, see `benchmarks.derived`
+    needs : forms of the data beside the shards, see `benchmarks.derived`; `SERVER`: the data behind
+        a slow server too, at ``case.url``
     works : classes of work that it can do
     pairs : ``plan``: exactly the plan's; ``own``: as many, but drawn its own way, because it reads
         its data in order
     env : name of the environment of its own that it runs in, see `benchmarks.peers`; None: ours
+    limit : contestant that does only what this one cannot do without, for its share of the limit
     share : of the pairs that this one makes; below 1 for what is only there to compare pixels
     """
 
@@ -44,22 +59,29 @@ class Entry:
     works: tuple[WorkName, ...] = WORKS
     pairs: Literal["plan", "own"] = "plan"
     env: str | None = None
+    limit: str = "decode-only"
     share: float = 1.0
 
 
 CONTESTANTS = (
     Entry(name="cpu", group="ours"),
-    Entry(name="dali", group="ours"),
-    Entry(name="dali-cpu", group="ours"),
+    Entry(name="dali", group="ours", limit="dali-decode-only"),
+    Entry(name="dali-cpu", group="ours", limit="dali-decode-only"),
     Entry(name="reference", group="ours", share=1 / 32),
+    Entry(name="cpu-sequential", group="ours", pairs="own"),
+    Entry(name="cpu-remote", group="ours", needs=(SERVER,)),
     Entry(name="zip-tuned", group="baseline", needs=("legacy",)),
     Entry(name="zip-region", group="baseline", needs=("legacy",)),
     Entry(name="zip-published", group="baseline", needs=("legacy",)),
+    Entry(name="zip-disk", group="baseline", needs=("legacy",)),
     Entry(name="files", group="baseline", needs=("files",)),
     Entry(name="ready", group="limit"),
     Entry(name="read-only", group="limit"),
     Entry(name="decode-only", group="limit"),
     Entry(name="whole-decode", group="limit"),
+    Entry(name="dali-decode-only", group="limit"),
+    Entry(name="dali-whole-decode", group="limit"),
+    Entry(name="dali-webdataset", group="limit", needs=("dali",), pairs="own"),
 )
 
 
@@ -70,6 +92,11 @@ class Module(Protocol):
 
     def batches(self, case: Case) -> Iterator[Served]:
         """Make all planned batches, in order."""
+
+
+def cannot(work: WorkName) -> str:
+    """Reason of a contestant whose `Entry.works` lacks a class of work."""
+    return f"cannot do {work}"
 
 
 def load(name: str) -> Module:

@@ -8,7 +8,7 @@ import loaders.cpu  # noqa: F401 (part of the imports, not of the first batch)
 from benchmarks.case import Case, Served
 from benchmarks.pairs import serve_loader
 
-label = "siamstream cpu, uint8"
+label = "siamstream cpu"
 
 
 def batches(case: Case) -> Iterator[Served]:

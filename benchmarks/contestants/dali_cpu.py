@@ -8,7 +8,7 @@ import loaders.dali  # noqa: F401 (part of the imports, not of the first batch)
 from benchmarks.case import Case, Served
 from benchmarks.pairs import serve_loader
 
-label = "siamstream dali-cpu, uint8"
+label = "siamstream dali-cpu"
 
 
 def batches(case: Case) -> Iterator[Served]:

@@ -1,7 +1,8 @@
 """Extracted crops, one file each, through a plain torch DataLoader with our kernel.
 
-Pixels stay uint8; pairs, crops and colours are those of our plan, so this is our ``cpu`` backend's
-work on loose files and worker processes, collated by torch.
+Workers send uint8, and in the class ``plain`` the consumer normalises, as in `zip_tuned`. Pairs,
+crops and colours are those of our plan, so this is our ``cpu`` backend's work on loose files and
+worker processes, collated by torch.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks.case import Case, Served
 from benchmarks.derived import crop_path, files_folder
 from benchmarks.kernel import Kernel
-from benchmarks.pairs import whole_work
+from benchmarks.pairs import hand_over, whole_work
 from loaders.work import Crops
 
-label = "files (our kernel, DataLoader), uint8"
+label = "files (our kernel, DataLoader)"
 
 
 class FilePairs(Dataset[tuple[Any, ...]]):
@@ -76,4 +77,4 @@ def batches(case: Case) -> Iterator[Served]:
         multiprocessing_context="fork",
     )
     for sample, template, search, *_ in loader:
-        yield Served(sample.tolist(), template, search)
+        yield hand_over(case, sample.tolist(), template, search)

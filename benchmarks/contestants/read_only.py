@@ -1,4 +1,7 @@
-"""Limit: plan, read ahead and check the bytes of every pair, decode nothing."""
+"""Limit: plan, read and check the bytes of every pair, decode nothing.
+
+Bounds whoever reads the plan's pictures at random from the same storage.
+"""
 
 from __future__ import annotations
 

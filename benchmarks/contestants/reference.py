@@ -8,7 +8,7 @@ import loaders.reference  # noqa: F401 (part of the imports, not of the first ba
 from benchmarks.case import Case, Served
 from benchmarks.pairs import serve_loader
 
-label = "siamstream reference (Pillow, NumPy), uint8"
+label = "siamstream reference (Pillow, NumPy)"
 
 
 def batches(case: Case) -> Iterator[Served]:

@@ -1,7 +1,8 @@
 """Limit, and the unit of cost: one thread decodes every crop of the pairs whole with simplejpeg.
 
 Half of its CPU time a pair is one *decode unit*. The bytes were read and the plan was made before
-the first batch, so that nothing but decoding is measured.
+the first batch, so that nothing but decoding is measured. Times the threads it bounds whoever
+decodes whole pictures on a CPU.
 """
 
 from __future__ import annotations

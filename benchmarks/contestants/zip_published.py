@@ -5,7 +5,8 @@ worker finds its members by name, decodes with ``cv2.imdecode``, augments as `be
 says with random numbers of its own, and torch's DataLoader collates float32 batches. Its pairs are
 the plan's, given to it before the clock, which is in its favour. Differences from the original, all
 in its favour too: torch's sampling kernel instead of its own slower one, one OpenCV thread a
-worker, all 500 candidates of an occluder drawn at once instead of one after the other.
+worker, all 500 candidates of an occluder drawn at once instead of one after the other. In the
+class ``plain`` it decodes, crops and normalises in the same way, and does no other step.
 """
 
 from __future__ import annotations
@@ -23,11 +24,19 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from benchmarks.case import Case, Served
 from benchmarks.derived import legacy_folder
 from benchmarks.pairs import whole_work
-from benchmarks.published import GREY_P, RANGES, apply, draw_crop, map_boxes, normalise
+from benchmarks.published import (
+    GREY_P,
+    RANGES,
+    apply,
+    crop_alone,
+    draw_crop,
+    map_boxes,
+    normalise,
+)
 from shards.errors import DataError
 from shards.legacy import legacy_names, load_legacy
 
-label = "zip-published (zip in memory, OpenCV), float32"
+label = "zip-published (zip in memory, OpenCV)"
 
 
 class Archive:
@@ -73,6 +82,11 @@ class PublishedPairs(Dataset[tuple[Any, ...]]):
     def __init__(self, case: Case) -> None:
         sets, self.work = whole_work(case)
         self._case = case
+        plain = case.work == "plain"
+        self._ranges = {
+            key: crop_alone(ranges) if plain else ranges for key, ranges in RANGES.items()
+        }
+        self._grey_p = 0.0 if plain else GREY_P
         self.archives = [Archive(case, source) for source in sets.sets]
         self.seed_worker(0)
 
@@ -100,10 +114,10 @@ class PublishedPairs(Dataset[tuple[Any, ...]]):
         ):
             picture, stored = archive.read(int(row))
             side = picture.shape[0]
-            draw = draw_crop(RANGES[kind, half], self._rng, stored[0, :4], side)
+            draw = draw_crop(self._ranges[kind, half], self._rng, stored[0, :4], side)
             crops.append(apply(picture, draw, out_px))
             boxes.append(map_boxes(stored, draw, side, out_px)[0])
-        grey = bool(self._rng.random() < GREY_P)
+        grey = bool(self._rng.random() < self._grey_p)
         template, search = (normalise(crop, grey) for crop in crops)
         return i, template, search, boxes[0], boxes[1], bool(plan.positive[i])
 

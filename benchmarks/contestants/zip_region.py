@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from benchmarks.case import Case, Served
 from benchmarks.contestants import zip_tuned
 
-label = "zip-region (zip-tuned with our region decode), uint8"
+label = "zip-region (zip-tuned with our region decode)"
 
 
 def batches(case: Case) -> Iterator[Served]:
-    """Uint8 batches of torch's DataLoader."""
+    """Batches of torch's DataLoader."""
     return zip_tuned.batches(case, by_region=True)

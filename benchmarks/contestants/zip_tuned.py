@@ -11,14 +11,18 @@ batch, which is torch's own way and lets the consumer keep what it was given; it
 the price of processes. One OpenCV thread a worker; glibc's moving mmap threshold, which lets such
 workers grow by gigabytes, is pinned. Pairs, crops, colours and the layout of the pixels are those
 of our ``cpu`` backend. In its favour: it does not check the bytes that it reads.
+
+In the class ``plain`` the workers send uint8 all the same and the consumer's process normalises,
+with the step that our loader takes there too: floats made in a worker would be four times the
+shared memory, and fresh pages are what a batch from a process costs.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -29,18 +33,48 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks.case import Case, Served
 from benchmarks.derived import legacy_folder
 from benchmarks.kernel import Kernel
-from benchmarks.pairs import pair_config
+from benchmarks.pairs import hand_over, pair_config
 from loaders.sets import open_sets
 from loaders.work import Crops, prepare
 from shards.errors import DataError
 from shards.legacy import legacy_names
 from shards.zip_members import STORED, members
 
-label = "zip-tuned (zip in memory, simplejpeg, our warp), uint8"
+label = "zip-tuned (zip in memory, simplejpeg, our warp)"
 
 PREFETCH = 4  # batches that each worker makes ahead; ours makes as many in all
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # of glibc's mallopt
 _LOCAL_HEADER = 30
+
+
+class Zip(Protocol):
+    """Pictures of one data set's zip."""
+
+    def read(self, row: int) -> memoryview | bytes:
+        """Encoded picture of a row of the index."""
+
+
+def directory(path: Path, sizes: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """Header's offset, size and method (N, 3) of a zip's members, by row of the index.
+
+    Parameters
+    ----------
+    path : of the zip
+    sizes : (N,) of the pictures by row
+
+    Raises
+    ------
+    DataError : if they are not the members, stored and in this order
+    """
+    table = np.array(
+        [(one.header, one.size, one.method) for one in members(path)], np.int64
+    ).reshape(-1, 3)
+    if not np.array_equal(table[:, 1], sizes) or (table[:, 2] != STORED).any():
+        raise DataError(
+            f"{path}: not the pictures of the data set, stored and in its order; remove the "
+            "folder to have it made again"
+        )
+    return table
 
 
 class MemoryZip:
@@ -57,14 +91,7 @@ class MemoryZip:
     """
 
     def __init__(self, path: Path, sizes: npt.NDArray[Any]) -> None:
-        table = np.array(
-            [(one.header, one.size, one.method) for one in members(path)], np.int64
-        ).reshape(-1, 3)
-        if not np.array_equal(table[:, 1], sizes) or (table[:, 2] != STORED).any():
-            raise DataError(
-                f"{path}: not the pictures of the data set, stored and in its order; remove the "
-                "folder to have it made again"
-            )
+        table = directory(path, sizes)
         self._buffer = np.fromfile(path, np.uint8)
         self._view = memoryview(self._buffer)
         # name and extra field lie between a member's own header and its data
@@ -75,6 +102,9 @@ class MemoryZip:
     def read(self, row: int) -> memoryview:
         """Encoded picture of a row; nothing is copied."""
         return self._view[self._start[row] : self._stop[row]]
+
+
+OpenZip = Callable[[Path, npt.NDArray[Any]], Zip]
 
 
 class Batch(NamedTuple):
@@ -94,22 +124,23 @@ class TunedBatches(Dataset[Batch]):
     ----------
     case : of the run
     by_region : decode only what a crop touches, where that costs less
+    archive : opens a data set's zip
     """
 
-    def __init__(self, case: Case, by_region: bool = False) -> None:
+    def __init__(self, case: Case, by_region: bool = False, archive: OpenZip = MemoryZip) -> None:
         self._case, self._config, self._by_region = case, pair_config(case), by_region
         self._sets = open_sets(self._config)
-        self._zips: dict[int, MemoryZip] = {}
+        self._zips: dict[int, Zip] = {}
         for source in self._sets.sets:
             name, _ = legacy_names(source.manifest.name)
             path = legacy_folder(case.derived_folder, source.manifest) / name
-            self._zips[id(source)] = MemoryZip(path, source.index.size)
+            self._zips[id(source)] = archive(path, source.index.size)
         self._kernel = Kernel(self._sets.crop_size, self.read)
 
     def __len__(self) -> int:
         return self._case.planned_batches
 
-    def read(self, crops: Crops, i: int) -> memoryview:
+    def read(self, crops: Crops, i: int) -> memoryview | bytes:
         """Encoded picture of crop i."""
         return self._zips[id(crops.sources[i])].read(int(crops.rows[i]))
 
@@ -158,10 +189,10 @@ def _as_it_is(batch: Batch) -> Batch:
     return batch
 
 
-def batches(case: Case, by_region: bool = False) -> Iterator[Served]:
-    """Uint8 batches of torch's DataLoader."""
+def batches(case: Case, by_region: bool = False, archive: OpenZip = MemoryZip) -> Iterator[Served]:
+    """Batches of torch's DataLoader."""
     loader: DataLoader[Any] = DataLoader(
-        TunedBatches(case, by_region),
+        TunedBatches(case, by_region, archive),
         batch_size=None,  # the data set makes whole batches
         collate_fn=_as_it_is,
         num_workers=case.threads,
@@ -171,4 +202,4 @@ def batches(case: Case, by_region: bool = False) -> Iterator[Served]:
         multiprocessing_context="fork",  # workers share the zip's pages
     )
     for batch in loader:
-        yield Served(batch.sample.tolist(), batch.template, batch.search)
+        yield hand_over(case, batch.sample.tolist(), batch.template, batch.search)

@@ -7,8 +7,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-from benchmarks.proc import PeakMemory, cpu_s, machine_cpu_s, memory, process_tree
+from benchmarks.proc import PeakMemory, cpu_s, machine_cpu_s, memory, process_tree, reads
 
 MB = 1_000_000
 
@@ -94,3 +95,18 @@ def test_a_process_that_is_gone_counts_nothing() -> None:
     assert cpu_s(pid) == 0
     assert memory(pid).own == 0
     assert os.getpid() in process_tree(os.getppid())
+
+
+def test_reads_count_what_is_asked_for_and_not_what_is_mapped(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(5 * MB))
+    opened = f"f = open({str(path)!r}, 'rb', buffering=0)\n"
+    asked = []
+    mapped = "import mmap\nm = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)\nm[:]\n"
+    for code in ("f.read(0)\n", "f.read()\n", mapped):
+        with _child(opened + code) as child:
+            asked.append(reads(child.pid).asked)
+            assert reads(child.pid).disk < 5 * MB  # the page cache has it
+    none, whole, nothing = asked
+    assert 5 * MB <= whole - none < 5.1 * MB
+    assert abs(nothing - none) < MB
