@@ -45,11 +45,12 @@ def _run(case: Case, graph: Callable[[], Any]) -> Iterator[Served]:
         yield Served(list(range(start, start + case.batch_size)), None, None)
 
 
-def _decode(encoded: Any, region: tuple[Any, Any] | None = None) -> Any:
+def _decode(case: Case, encoded: Any, region: tuple[Any, Any] | None = None) -> Any:
     how = {
         "device": "mixed" if GPU else "cpu",
         "output_type": types.RGB,
-        "adjust_orientation": False,  # as ours decodes
+        "adjust_orientation": False,  # this and the next as ours decodes
+        "hw_decoder_load": pair_config(case).dali.hw_decoder_load,
     }
     if region is None:
         return fn.decoders.image(encoded, **how)
@@ -81,10 +82,10 @@ def decoded_pictures(case: Case, by_region: bool) -> Iterator[Served]:
 
     def regions() -> Any:
         encoded, low, size = fn.external_source(source=lambda: next(again), num_outputs=3)
-        return _decode(encoded, (low, size))
+        return _decode(case, encoded, (low, size))
 
     def whole() -> Any:
-        return _decode(fn.external_source(source=lambda: next(again)[0]))
+        return _decode(case, fn.external_source(source=lambda: next(again)[0]))
 
     yield from _run(case, regions if by_region else whole)
 
@@ -108,6 +109,6 @@ def decoded_tars(case: Case) -> Iterator[Served]:
             random_shuffle=True,
             initial_fill=SHUFFLE_BUFFER,
         )
-        return _decode(encoded)
+        return _decode(case, encoded)
 
     yield from _run(case, graph)
