@@ -5,15 +5,16 @@ TORCHRUN := .venv/bin/torchrun
 # Real pictures for tests, where they lie beside the project.
 export SIAMSTREAM_TEST_DATA ?= $(realpath ../shared/data)
 
-.PHONY: help install demo test test-services quick lint types bench bench-report clean
+.PHONY: help install demo test test-services quick lint types bench bench-quick bench-report clean
 
 help:
 	@echo "make install   .venv with everything (6.5 GB: CUDA builds of torch and DALI)"
 	@echo "make demo      demo data -> shards -> pairs -> training -> benchmark table"
 	@echo "make test      lint, types, import rules, all tests that need no GPU"
-	@echo "make test-services   tests that need nginx or minutes; names what is absent"
+	@echo "make test-services   tests that need nginx, a browser or minutes; names what is absent"
 	@echo "make quick     the tests that take a minute"
 	@echo "make bench     the loader benchmark of the README, on data that it makes"
+	@echo "make bench-quick   ratios of speed beside the committed ones; warns of what got slower"
 
 install: .venv/installed
 
@@ -50,6 +51,10 @@ types: install
 bench: install
 	$(PY) -m benchmarks loaders --json benchmarks/results/loaders-cpu.json
 	$(PY) -m benchmarks report
+
+# Three minutes of a quiet machine. QUICK=--strict fails where a ratio fell.
+bench-quick: install
+	$(PY) -m benchmarks quick $(QUICK)
 
 clean:
 	rm -rf .venv build dist *.egg-info

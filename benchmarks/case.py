@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -56,6 +56,7 @@ class Case:
     template_px, search_px : sides of the crops
     seed : of the sample stream
     url : the same data behind a server, for contestants that read remotely; else empty
+    dali : keys of ``data.dali`` that ours are given
     limit_s : the clock stops after so many seconds, when each worker has handed over equally many
         batches, at least `LEAST_ROUNDS`; 0: after `pairs`
     """
@@ -71,6 +72,7 @@ class Case:
     search_px: Annotated[int, Ge(16)] = 255
     seed: Annotated[int, Ge(0)] = 7
     url: str = ""
+    dali: Mapping[str, Any] = field(default_factory=dict)
     limit_s: Annotated[float, Ge(0)] = 0.0
 
     def __post_init__(self) -> None:

@@ -79,11 +79,14 @@ def decoded_pictures(case: Case, by_region: bool) -> Iterator[Served]:
     planned = [_inputs(work) for work in works(case, open_sets(pair_config(case)))]
     again = itertools.cycle(planned)  # DALI asks for batches beyond the last that is taken
 
-    def graph() -> Any:
+    def regions() -> Any:
         encoded, low, size = fn.external_source(source=lambda: next(again), num_outputs=3)
-        return _decode(encoded, (low, size) if by_region else None)
+        return _decode(encoded, (low, size))
 
-    yield from _run(case, graph)
+    def whole() -> Any:
+        return _decode(fn.external_source(source=lambda: next(again)[0]))
+
+    yield from _run(case, regions if by_region else whole)
 
 
 def decoded_tars(case: Case) -> Iterator[Served]:

@@ -40,7 +40,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks import result
-from benchmarks.raw import CASES, render
+from benchmarks.raw import CASES, Case, render
 from packer import catalogue
 from packer.draft import draft, silent
 from packer.jobs import PackOptions
@@ -226,6 +226,7 @@ def measure_pack(
     raw: Path | None,
     command: str,
     say: Callable[[str], None],
+    cases: Sequence[Case] | None = None,
 ) -> dict[str, Any]:
     """Run all cases.
 
@@ -237,6 +238,7 @@ def measure_pack(
     raw : parent of real raw data sets to measure in place of the synthetic cases
     command : that repeats the run
     say : told of each case
+    cases : synthetic ones; all without
 
     Raises
     ------
@@ -248,7 +250,7 @@ def measure_pack(
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
-        for case, work in _works(out, frames, raw):
+        for case, work in _works(out, frames, raw, cases or CASES):
             say(f"{case['name']} ...")
             run["cases"].append({**case, **_measured(work, out, repeats, case["bar"])})
     finally:
@@ -258,9 +260,11 @@ def measure_pack(
     return run
 
 
-def _works(out: Path, frames: int, raw: Path | None) -> Iterator[tuple[dict[str, Any], _Work]]:
+def _works(
+    out: Path, frames: int, raw: Path | None, cases: Sequence[Case]
+) -> Iterator[tuple[dict[str, Any], _Work]]:
     if raw is None:
-        for case in CASES:
+        for case in cases:
             name, root = render(case, frames, out / "raw")
             yield {"name": case.name, "synthetic": True, "bar": case.bar}, _work(name, root, frames)
         return

@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.case import Case, Served
 from loaders.batch import normalise
-from loaders.config import BackendName, PairConfig
+from loaders.config import BackendName, DaliConfig, PairConfig
 from loaders.loader import PairLoader
 from loaders.recipe import Augment, Recipe
 from loaders.sets import DataSets, open_sets
@@ -34,6 +34,7 @@ def pair_config(case: Case, backend: BackendName = "cpu") -> PairConfig:
         recipe=Recipe() if case.work == "recipe" else plain_recipe(),
         pixels="uint8" if case.work == "recipe" else "float32",
         backend=backend,
+        dali=DaliConfig(**case.dali),
         threads=case.threads,
         template_px=case.template_px,
         search_px=case.search_px,

@@ -126,7 +126,7 @@ def header_lines(run: Mapping[str, Any]) -> list[str]:
 def absent_lines(run: Mapping[str, Any]) -> list[str]:
     """Who cannot do the class of work at all, and who is not here, with the reason."""
     reason = cannot(run["config"].get("work", "recipe"))
-    unable = [one["name"] for one in run["absent"] if one["reason"] == reason]
+    unable = sorted(one["name"] for one in run["absent"] if one["reason"] == reason)
     lines = [f"{reason.capitalize()}: {', '.join(unable)}."] if unable else []
     return lines + [
         f"Absent: {one['name']} ({one['reason']})."

@@ -15,7 +15,15 @@ from loaders.recipe import Recipe
 from loaders.remote import RemoteConfig
 from loaders.window import SequentialConfig
 
-__all__ = ["PIPE", "PIPE_RULE", "BackendName", "PairConfig", "PixelType", "StorageName"]
+__all__ = [
+    "PIPE",
+    "PIPE_RULE",
+    "BackendName",
+    "DaliConfig",
+    "PairConfig",
+    "PixelType",
+    "StorageName",
+]
 
 BackendName = Literal["auto", "dali", "cpu", "dali-cpu", "reference"]
 PixelType = Literal["uint8", "float16", "bfloat16", "float32"]
@@ -28,6 +36,22 @@ PIPE_RULE = (
 )
 
 PUBLISHED_WEIGHTS = {"coco": 0.15, "got10k": 0.30, "lasot": 0.30, "trackingnet": 0.25}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DaliConfig:
+    """How the backend ``dali`` decodes. `python -m benchmarks gpu` finds what is best on a GPU.
+
+    Attributes
+    ----------
+    region : decode the part of a picture that its crop needs, and not the whole. Whole pictures
+        are for GPUs or drivers on which regions fail, or are slower
+    hw_decoder_load : share of the pictures that the GPU's JPEG engine is given, where it has one;
+        the others are decoded by its general cores, with help of ``threads``
+    """
+
+    region: bool = True
+    hw_decoder_load: Annotated[float, Ge(0), Le(1)] = 0.65
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,6 +73,7 @@ class PairConfig:
         ranges, with pairs inside a window of tracks
     sequential : bounds of the window of ``storage: sequential``
     backend : what decodes and augments; ``auto``: dali with CUDA, else cpu
+    dali : how ``dali`` decodes
     threads : decoding threads of one process; 0: the cores that it may use, in training shared
         among the processes of the machine
     prefetch : batches made ahead
@@ -76,6 +101,7 @@ class PairConfig:
     storage: StorageName = "auto"
     sequential: SequentialConfig = field(default_factory=SequentialConfig)
     backend: BackendName = "auto"
+    dali: DaliConfig = field(default_factory=DaliConfig)
     threads: Annotated[int, Ge(0), Le(1024)] = 0
     prefetch: Annotated[int, Ge(1), Le(1024)] = 4
     timeout_s: Annotated[float, Gt(0), Le(1e6)] = 300.0

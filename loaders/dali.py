@@ -13,18 +13,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from nvidia.dali import fn, pipeline_def, types
 from nvidia.dali import math as dali_math
 
+from loaders.config import DaliConfig
 from loaders.recipe import Half, Params, Recipe
 from loaders.work import CLOSE_S, Crops, Work, as_tensor
 from shards.errors import BadSample, SiamstreamError, StorageError
 
-__all__ = ["DaliBackend"]
+__all__ = ["DaliBackend", "decode", "region_inputs"]
 
-_DECODER = ("encoded", "anchor", "shape")
-_INPUTS = (*_DECODER, "matrix", "color", "offset")
+_REGION = ("encoded", "anchor", "shape")  # what the decoder is given
+_WHOLE = ("encoded",)
+_INPUTS = ("matrix", "color", "offset")
 _OCCLUSION = ("occluded", "box_anchor", "box_shape", "alpha", "is_patch", "fill", "patch_matrix")
 _BLUR = ("blurred", "kernel", "small_px")
 _KERNEL, _DOWN_UP = 1, 2  # values of ``blurred``
@@ -75,26 +78,53 @@ def _blur(picture: Any, blurred: Any, kernel: Any, small_px: Any, frame_px: int)
     return out
 
 
-def _decode(encoded: Any, anchor: Any, shape: Any, gpu: bool) -> Any:
+def decode(inputs: list[Any], gpu: bool, config: DaliConfig) -> Any:
+    """Part of a graph that decodes.
+
+    Parameters
+    ----------
+    inputs : nodes: pictures, and with ``region`` the low corner and size (H, W) of each region
+    gpu : on the GPU, else on the CPU
+    config : whether regions or whole pictures come out
+    """
+    options = {
+        "device": "mixed" if gpu else "cpu",
+        "output_type": types.RGB,
+        "adjust_orientation": False,  # boxes lie on the pixels as they are stored
+        "hw_decoder_load": config.hw_decoder_load,
+    }
+    if not config.region:
+        return fn.decoders.image(*inputs, **options)
     return fn.decoders.image_slice(
-        encoded,
-        anchor,
-        shape,
-        device="mixed" if gpu else "cpu",
+        *inputs,
         axis_names="HW",
         normalized_anchor=False,
         normalized_shape=False,
-        output_type=types.RGB,
-        adjust_orientation=False,  # boxes lie on the pixels as they are stored
+        **options,
     )
 
 
+def region_inputs(regions: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[np.int32]]:
+    """Low corners and sizes (B, 2), rows before columns, of regions (B, 4) xyxy."""
+    size = regions[:, 2:] - regions[:, :2]
+    return {
+        "anchor": np.ascontiguousarray(regions[:, 1::-1], np.int32),
+        "shape": np.ascontiguousarray(size[:, ::-1], np.int32),
+    }
+
+
 def _branch(
-    prefix: Half, recipe: Recipe, out_px: int, frame_px: int, gpu: bool, channels_last: bool
+    prefix: Half,
+    recipe: Recipe,
+    out_px: int,
+    frame_px: int,
+    gpu: bool,
+    channels_last: bool,
+    config: DaliConfig,
 ) -> Any:
     """Part of the graph that makes the crops of one kind."""
-    encoded, anchor, shape, matrix, color, offset = _inputs(prefix, _INPUTS)
-    picture = _decode(encoded, anchor, shape, gpu)
+    matrix, color, offset = _inputs(prefix, _INPUTS)
+    picture = decode(_inputs(prefix, _REGION if config.region else _WHOLE), gpu, config)
     if recipe.has("occlusion", prefix):
         occluded, *facts = _inputs(prefix, _OCCLUSION)
         if occluded:
@@ -162,6 +192,7 @@ class DaliBackend:
     threads : of the graph
     prefetch : batches that may be under way
     channels_last : memory layout of the results
+    config : how it decodes
     """
 
     def __init__(
@@ -176,9 +207,11 @@ class DaliBackend:
         threads: int,
         prefetch: int,
         channels_last: bool = False,
+        config: DaliConfig | None = None,
     ) -> None:
-        gpu = device_id is not None
+        gpu, config = device_id is not None, config or DaliConfig()
         self._recipe, self._channels_last = recipe, channels_last
+        self._decoded = names = _REGION if config.region else _WHOLE
         self._most_pending = prefetch
 
         @pipeline_def(  # type: ignore[untyped-decorator]
@@ -191,18 +224,16 @@ class DaliBackend:
         )
         def graph() -> Any:
             return (
-                _branch("z", recipe, template_px, frame_px, gpu, channels_last),
-                _branch("x", recipe, search_px, frame_px, gpu, channels_last),
+                _branch("z", recipe, template_px, frame_px, gpu, channels_last, config),
+                _branch("x", recipe, search_px, frame_px, gpu, channels_last, config),
             )
 
         @pipeline_def(  # type: ignore[untyped-decorator]
             batch_size=1, num_threads=1, device_id=device_id, exec_pipelined=False
         )
         def decoder() -> Any:
-            encoded, anchor, shape = (
-                fn.external_source(name=name, no_copy=False) for name in _DECODER
-            )
-            return _decode(encoded, anchor, shape, gpu)
+            inputs = [fn.external_source(name=name, no_copy=False) for name in names]
+            return decode(inputs, gpu, config)
 
         self._graph, self._decoder = graph, decoder
         self._copies: Any = torch.cuda.Stream(device_id) if gpu else None  # type: ignore[no-untyped-call]
@@ -297,7 +328,7 @@ class DaliBackend:
         alone = self._decoder()
         for prefix, crops in _halves(handle.work):
             for i in range(len(crops)):
-                for name in _DECODER:
+                for name in self._decoded:
                     alone.feed_input(name, [handle.inputs[f"{prefix}_{name}"][i]])
                 try:
                     alone.run()
@@ -307,14 +338,14 @@ class DaliBackend:
 
     def _inputs(self, prefix: Half, crops: Crops) -> dict[str, Any]:
         params = crops.params
-        regions = params.decoded
         matrix = params.frame_from_crop.copy()
-        matrix[:, :, 2] -= regions[:, :2]
-        low, size = regions[:, 1::-1], (regions[:, 2:] - regions[:, :2])[:, ::-1]
-        inputs = {
-            "encoded": [np.frombuffer(crops.read(i), np.uint8) for i in range(len(crops))],
-            "anchor": np.ascontiguousarray(low, np.int32),
-            "shape": np.ascontiguousarray(size, np.int32),
+        inputs: dict[str, Any] = {
+            "encoded": [np.frombuffer(crops.read(i), np.uint8) for i in range(len(crops))]
+        }
+        if "anchor" in self._decoded:
+            inputs |= region_inputs(params.decoded)
+            matrix[:, :, 2] -= params.decoded[:, :2]
+        inputs |= {
             "matrix": matrix.astype(np.float32),
             "color": np.ascontiguousarray(params.color[:, :, :3], np.float32),
             "offset": np.ascontiguousarray(params.color[:, :, 3], np.float32),

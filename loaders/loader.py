@@ -71,6 +71,7 @@ def make_backend(
                 threads=config.threads or usable_cores(),
                 prefetch=config.prefetch,
                 channels_last=config.channels_last,
+                config=config.dali,
             )
 
 

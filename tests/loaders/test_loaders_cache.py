@@ -8,10 +8,10 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
+from waiting import until
 
 from loaders.cache import ShardCache, default_cache_dir
 from shards.rng import uniforms
@@ -177,7 +177,7 @@ def test_several_processes_at_once(tmp_path: Path) -> None:
     """Three write, read and remove each other's entries: never a wrong byte."""
     children = [worker(tmp_path, start, 10_000) for start in (50, 50, 5000)]
     for child in children:
-        out, _ = child.communicate(timeout=60)
+        out, _ = child.communicate(timeout=200)
         assert child.returncode == 0
         assert int(out.split()[1]) > 5000
 
@@ -186,9 +186,9 @@ def test_a_killed_process_leaves_a_cache_that_works(tmp_path: Path) -> None:
     child = worker(tmp_path, 50, 10**9)
     assert child.stdout is not None
     child.stdout.readline()
-    time.sleep(0.3)
+    assert until(lambda: held(tmp_path) > 2000 * 1000)  # a thousand entries or so
     child.send_signal(signal.SIGKILL)
-    child.wait(10)
+    child.wait(60)
     child.stdout.close()
     cache = opened(tmp_path)
     there = 0

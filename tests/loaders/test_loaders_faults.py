@@ -10,7 +10,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -29,6 +28,7 @@ from loader_contract import (
     loader_of,
     take,
 )
+from waiting import until
 
 from loaders.config import PairConfig
 from loaders.faults import allowed
@@ -412,6 +412,7 @@ class Stalling:
 
     def __init__(self, storage: LocalStorage) -> None:
         self._storage, self.waiting, self.release = storage, threading.Event(), threading.Event()
+        self.ended = threading.Event()
 
     def size(self, file: str) -> int:
         return self._storage.size(file)
@@ -419,6 +420,7 @@ class Stalling:
     def read_many(self, ranges: Sequence[Range]) -> list[memoryview]:
         self.waiting.set()
         self.release.wait(60)
+        self.ended.set()
         return self._storage.read_many(ranges)
 
     def will_need(self, ranges: Sequence[Range]) -> None:
@@ -435,22 +437,19 @@ class TestAStorageThatStalls:
         monkeypatch.setattr("loaders.sets.open_storage", lambda *_: storage)
         yield storage
         storage.release.set()
-        deadline = time.monotonic() + 20
-        while (
-            any(one.name.startswith(("planner", "decode")) for one in threading.enumerate())
-            and time.monotonic() < deadline
-        ):
-            time.sleep(0.01)
+        ours = ("planner", "decode")
+        assert until(lambda: not any(one.name.startswith(ours) for one in threading.enumerate()))
 
     def test_is_an_error_in_time_and_closing_does_not_wait(
-        self, stalling: Stalling, wrong_crc: damaged.Packed, backend: str
-    ) -> None:
+        self, stalling: Stalling, wrong_crc: damaged.Packed, backend: str,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        monkeypatch.setattr("loaders.loader.CLOSE_S", 600)
         loader = PairLoader(config_of(wrong_crc.whole, backend, timeout_s=0.3), batch_size=4)
-        started = time.monotonic()
         with pytest.raises(StorageError, match=r"no batch within data\.timeout_s=0\.3 s"):
             next(loader)
         loader.close()
-        assert time.monotonic() - started < 3
+        assert not stalling.ended.is_set()
 
     def test_closing_before_anyone_noticed(
         self, stalling: Stalling, wrong_crc: damaged.Packed, backend: str,
@@ -459,20 +458,20 @@ class TestAStorageThatStalls:
         monkeypatch.setattr("loaders.loader.CLOSE_S", 0.3)
         loader = PairLoader(config_of(wrong_crc.whole, backend), batch_size=4)
         loader._fill()
-        assert stalling.waiting.wait(10)
-        started = time.monotonic()
+        assert stalling.waiting.wait(60)
         loader.close()
-        assert time.monotonic() - started < 3
+        assert not stalling.ended.is_set()
 
     def test_what_was_only_late_still_comes(
-        self, stalling: Stalling, wrong_crc: damaged.Packed, backend: str
-    ) -> None:
+        self, stalling: Stalling, wrong_crc: damaged.Packed, backend: str,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
         config = config_of(wrong_crc.whole, backend, timeout_s=0.3)
         with PairLoader(config, batch_size=4) as loader:
             with pytest.raises(StorageError, match="no batch within"):
                 next(loader)
             stalling.release.set()
-            time.sleep(0.5)
+            monkeypatch.setattr(loader, "config", replace(config, timeout_s=100))
             assert next(loader).sample.tolist() == [0, 1, 2, 3]
 
 
@@ -488,13 +487,11 @@ def test_a_thread_that_is_out_of_memory(
         raise MemoryError
 
     monkeypatch.setattr(Bench, "decode", fail)
-    started = time.monotonic()
     with PairLoader(config, batch_size=5) as loader:
         for _ in range(2):
             with pytest.raises(MemoryError) as error:
                 next(loader)
             assert "epoch 0, samples from 0" in error.value.__notes__[0]
-    assert time.monotonic() - started < 10
 
 
 def start(body: str, *words: str) -> subprocess.Popen[str]:
@@ -524,35 +521,37 @@ class TestProcesses:
                 next(loader)
         """
         process = start(body, str(wrong_crc.whole))
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=200)
         assert process.returncode == 1, err
         assert "no batch within data.timeout_s=0.5 s" in err
 
-    @pytest.mark.parametrize("change", ["truncate", "replace", "unlink"])
-    def test_files_that_change_kill_nobody(
-        self, wrong_crc: damaged.Packed, tmp_path: Path, change: str
-    ) -> None:
-        shutil.copytree(wrong_crc.whole, tmp_path / "data")
+    def test_files_that_change_kill_nobody(self, wrong_crc: damaged.Packed, tmp_path: Path) -> None:
         body = """
             import os, pathlib
-            shard = pathlib.Path(sys.argv[1], "lasot", "lasot-000000.tar")
-            config = PairConfig(path=sys.argv[1], max_bad_fraction=0.5, **small)
-            with PairLoader(config, batch_size=4) as loader:
-                for step in range(60):
-                    if step == 20 and sys.argv[2] == "truncate":
-                        os.truncate(shard, 1_300_000)
-                    if step == 20 and sys.argv[2] == "unlink":
-                        shard.unlink()
-                    if step == 20 and sys.argv[2] == "replace":
-                        shard.with_name("x").write_bytes(os.urandom(3_000_000))
-                        shard.with_name("x").rename(shard)
-                    next(loader)
-                print(int(loader.stats()["bad"]))
+            for change in ("truncate", "replace", "unlink"):
+                folder = pathlib.Path(sys.argv[1], change)
+                shard = folder / "lasot" / "lasot-000000.tar"
+                config = PairConfig(path=str(folder), max_bad_fraction=0.5, **small)
+                with PairLoader(config, batch_size=4) as loader:
+                    for step in range(60):
+                        if step == 20 and change == "truncate":
+                            os.truncate(shard, 1_300_000)
+                        if step == 20 and change == "unlink":
+                            shard.unlink()
+                        if step == 20 and change == "replace":
+                            shard.with_name("x").write_bytes(os.urandom(3_000_000))
+                            shard.with_name("x").rename(shard)
+                        next(loader)
+                    print(change, int(loader.stats()["bad"]), flush=True)
         """
-        process = start(body, str(tmp_path / "data"), change)
-        out, err = process.communicate(timeout=60)
-        assert process.returncode == 0, err
-        assert (int(out) > 0) == (change == "truncate")  # else the open file is still whole
+        for change in ("truncate", "replace", "unlink"):
+            shutil.copytree(wrong_crc.whole, tmp_path / change)
+        process = start(body, str(tmp_path))
+        out, err = process.communicate(timeout=200)
+        assert process.returncode == 0, out + err
+        bad = {line.split()[0]: int(line.split()[1]) for line in out.splitlines()}
+        assert bad.pop("truncate") > 0
+        assert bad == {"replace": 0, "unlink": 0}  # the open file is still whole
 
     def test_after_a_kill_nothing_is_left_and_the_next_run_works(
         self, wrong_crc: damaged.Packed
@@ -576,7 +575,7 @@ class TestProcesses:
         for _ in range(3):
             assert process.stdout.readline() == "batch\n"
         process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=60)
+        process.communicate(timeout=200)
         assert process.returncode == -signal.SIGKILL
         assert left() <= before
         assert take(config_of(wrong_crc.whole), 1)[0].sample.tolist() == [0, 1, 2, 3, 4]

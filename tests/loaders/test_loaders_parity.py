@@ -17,7 +17,7 @@ import loaders.cpu
 import loaders.dali
 from loaders import reference
 from loaders.blur import Blur
-from loaders.config import BackendName, PairConfig
+from loaders.config import BackendName, DaliConfig, PairConfig
 from loaders.cpu import Bench
 from loaders.loader import PairLoader, make_backend
 from loaders.occlusion import Occlusion
@@ -114,6 +114,11 @@ def assert_close(
 def test_each_step_alone_and_all_together(packed: Path, backend: str, step: str) -> None:
     ties = backend == "dali-cpu" and STEPS[step].scale == 0
     assert_close(packed, backend, recipe_of(STEPS[step]), MEAN_OF_TIES if ties else MEAN)
+
+
+@pytest.mark.parametrize("step", ["geometry", "outside", "all and more"])
+def test_whole_pictures_in_dali_give_the_same_crops(packed: Path, step: str) -> None:
+    assert_close(packed, "dali-cpu", recipe_of(STEPS[step]), dali=DaliConfig(region=False))
 
 
 @pytest.mark.parametrize("backend", FAST)
@@ -294,7 +299,7 @@ def dali_decoded(
             np.array([bottom - top, right - left], np.int32),
         ]
         nodes = [fn.external_source([[value]]) for value in inputs]
-        return loaders.dali._decode(*nodes, gpu=device_id is not None)
+        return loaders.dali.decode(nodes, gpu=device_id is not None, config=DaliConfig())
 
     pipe = alone()
     pipe.build()

@@ -22,6 +22,7 @@ import pytest
 import synthetic
 import torch
 from click.testing import CliRunner
+from waiting import until
 
 import train
 from benchmarks.faulty_server import Fault, FaultyServer
@@ -40,6 +41,7 @@ from loaders.plan import PairKinds, SamplerConfig
 from loaders.reference import ReferenceBackend
 from loaders.sequential import Sequential
 from loaders.sets import open_sets
+from loaders.streaming import _Checked
 from loaders.window import SequentialConfig, Window, pair_uniforms
 from shards.errors import BadSample, DataError, FormatError, MismatchError, StorageError
 from shards.format import Manifest
@@ -75,9 +77,7 @@ def run_all(loader: PairLoader, batches: int = 50) -> None:
 def nothing_is_left() -> Iterator[None]:
     before, files = set(threading.enumerate()), set(open_shards())
     yield
-    deadline = time.monotonic() + 5
-    while set(threading.enumerate()) - before and time.monotonic() < deadline:
-        time.sleep(0.01)
+    until(lambda: not set(threading.enumerate()) - before)
     assert set(threading.enumerate()) - before == set()
     assert set(open_shards()) <= files
 
@@ -323,18 +323,24 @@ class TestLoader:
             loader.load_state_dict({**loader.state_dict(), "consumed": 1 << 39})
             monkeypatch.setattr(loader._works, "heard", lambda: 0.0)
             monkeypatch.setattr(loader, "config", replace(config, timeout_s=0.3))
-            started = time.monotonic()
             with pytest.raises(StorageError, match=r"no batch within data\.timeout_s"):
                 next(loader)
-        assert time.monotonic() - started < 5
 
-    def test_a_long_way_to_a_position_is_no_stall(self, packed: Path) -> None:
-        config = config_of(packed, pairs_per_epoch=100_000, timeout_s=0.3)
+    def test_a_long_way_to_a_position_is_no_stall(
+        self, packed: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        plain, pauses = _Checked._read, iter([0.25] * 8)
+
+        def slow(self: _Checked, size: int) -> bytes:
+            time.sleep(next(pauses, 0))
+            return plain(self, size)
+
+        config = config_of(packed, pairs_per_epoch=100_000, timeout_s=1.5)
         with PairLoader(config, batch_size=4) as loader:
-            loader.load_state_dict({**loader.state_dict(), "consumed": 4000})
-            started = time.monotonic()
-            assert next(loader).sample.tolist() == [4000, 4001, 4002, 4003]
-        assert time.monotonic() - started > 0.3
+            loader.load_state_dict({**loader.state_dict(), "consumed": 200})
+            monkeypatch.setattr(_Checked, "_read", slow)
+            assert next(loader).sample.tolist() == [200, 201, 202, 203]
+        assert next(pauses, None) is None  # two seconds in all
 
     def test_show_draws_what_one_process_trains_on(self, packed: Path, tmp_path: Path) -> None:
         run = CliRunner().invoke(
@@ -579,11 +585,9 @@ class TestFaults:
         for path in lasot.glob("*.tar"):
             path.unlink()
             os.mkfifo(path)  # nobody writes
-        started = time.monotonic()
         loader = PairLoader(config_of(lasot, timeout_s=0.3), batch_size=4)
         with loader, pytest.raises(StorageError, match=r"no batch within data\.timeout_s=0\.3"):
             next(loader)
-        assert time.monotonic() - started < 5
         for path in lasot.glob("*.tar"):  # let the thread go
             with contextlib.suppress(OSError):
                 os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
@@ -692,20 +696,19 @@ class TestPipes:
         ):
             run_all(loader)
 
+    SLEEP = f"sleep 600.{os.getpid()}"  # nobody else's
+
     def test_a_command_that_hangs_is_killed(self, packed: Path) -> None:
-        command = f"case {{}} in *.tar) sleep 61;; *) cat {packed}/lasot/{{}};; esac"
+        command = f"case {{}} in *.tar) {self.SLEEP};; *) cat {packed}/lasot/{{}};; esac"
         with (
             self.piped(command, timeout_s=0.3) as loader,
             pytest.raises(StorageError, match="no batch within"),
         ):
             next(loader)
-        deadline = time.monotonic() + 5
-        while self.sleeping() and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert not self.sleeping()
+        assert until(lambda: not self.sleeping())
 
     def sleeping(self) -> str:
-        found = subprocess.run(["pgrep", "-x", "-f", "sleep 61"], capture_output=True, text=True)
+        found = subprocess.run(["pgrep", "-x", "-f", self.SLEEP], capture_output=True, text=True)
         return found.stdout
 
 
@@ -735,7 +738,7 @@ class _Plain(http.server.SimpleHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(data[: int(len(data) * share)])
             self.wfile.flush()
-            self.stall.wait(20)
+            self.stall.wait(100)
             return
         super().do_GET()
 
@@ -772,10 +775,8 @@ class TestWeb:
 
     def test_opening_is_limited(self) -> None:
         config = replace(config_of("unused", timeout_s=0.4), path=None)
-        started = time.monotonic()
         with pytest.raises(StorageError, match=r"nothing for data\.timeout_s=0\.4 s"):
             PairLoader(config, batch_size=5, command="sleep 63; echo {}")
-        assert time.monotonic() - started < 3
 
     def test_opening_an_object_store_is_limited(
         self, packed: Path, monkeypatch: pytest.MonkeyPatch
@@ -790,7 +791,10 @@ class TestWeb:
             assert time.monotonic() - started < 3
 
     @pytest.mark.parametrize("fault", ["drop", "refuse", "cut"])
-    def test_faults_of_a_server_change_nothing(self, packed: Path, fault: Fault) -> None:
+    def test_faults_of_a_server_change_nothing(
+        self, packed: Path, fault: Fault, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("loaders.sources.PAUSE_S", 0.001)
         schedule = lambda number, _: fault if number % 3 == 1 else ""  # noqa: E731
         with (
             FaultyServer(packed, schedule) as server,
@@ -809,16 +813,19 @@ class TestWeb:
             run_all(loader)
         assert "object at" not in str(caught.value)
 
-    def test_a_server_that_is_away_for_some_seconds(self, packed: Path) -> None:
+    def test_a_server_that_is_away_for_some_tries(
+        self, packed: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("loaders.sources.PAUSE_S", 0.001)
         with (
             FaultyServer(packed) as server,
             PairLoader(config_of(packed / "lasot"), batch_size=5) as local,
-            PairLoader(config_of(f"{server.url}/lasot", timeout_s=20), batch_size=5) as loader,
+            PairLoader(config_of(f"{server.url}/lasot", timeout_s=100), batch_size=5) as loader,
         ):
-            back = time.monotonic() + 4  # longer than four short pauses
-            server.schedule = lambda *_: "drop" if time.monotonic() < back else ""
+            left: Iterator[Fault] = iter(["drop"] * 8)
+            server.schedule = lambda *_: next(left, "")
             assert all(equal(next(loader), next(local)) for _ in range(5))
-            assert server.counts["drop"] > 0
+            assert server.counts["drop"] == 8
 
     def test_urls_are_checked_and_no_message_names_a_password(self) -> None:
         for url in ("http://me:secret@127.0.0.1:9/lasot?sig=secret", "s3://me:secret@bucket/x"):
@@ -884,7 +891,7 @@ class TestWeb:
         monkeypatch.setattr(_Plain, "cut", "lasot-000001.tar")
         if not stalls:
             _Plain.stall.set()
-        config = config_of(f"{server}/lasot", timeout_s=0.5)
+        config = config_of(f"{server}/lasot", timeout_s=1.5)
         monkeypatch.setattr("loaders.sources.PAUSE_S", 0.001)
         complaint = "cannot be read at byte|no batch within" if stalls else "early .asked"
         with (

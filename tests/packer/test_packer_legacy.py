@@ -9,7 +9,6 @@ import pickle
 import signal
 import subprocess
 import sys
-import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ import old_files
 import pytest
 import synthetic
 from click.testing import CliRunner, Result
+from waiting import until
 
 from packer.cli import main
 from packer.legacy import LegacyOptions, pack_legacy
@@ -294,12 +294,11 @@ def test_a_real_kill(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [*command, "--out", str(tmp_path / "out")], cwd=root, stderr=subprocess.DEVNULL
     )
-    while process.poll() is None and not list((tmp_path / "out").glob("coco-00000[2-9].tar")):
-        time.sleep(0.002)
+    done = lambda: list((tmp_path / "out").glob("coco-00000[2-9].tar"))  # noqa: E731
+    assert until(lambda: process.poll() is not None or done())
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    done = len(list((tmp_path / "out").glob("*.tar")))
-    assert 0 < done <= 25
+    assert 0 < len(list((tmp_path / "out").glob("*.tar"))) <= 25
     for out in ("out", "whole"):
         subprocess.run(
             [*command, "--out", str(tmp_path / out)], cwd=root, check=True, capture_output=True

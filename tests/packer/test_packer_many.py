@@ -22,6 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lasot_tree import hashes, picture, sequence, small_tree
 from s3_server import BUCKET, client, s3_server
+from waiting import until
 
 from packer import cluster, output
 from packer.cli import main as packer_cli
@@ -335,9 +336,8 @@ class _Dask:
         self.scheduler = self._start(
             "scheduler", "--port=0", f"--scheduler-file={file}", "--no-dashboard"
         )
-        while not file.exists():
-            assert self.scheduler.poll() is None, (folder / "scheduler.log").read_text()
-            time.sleep(0.05)
+        assert until(lambda: self.scheduler.poll() is not None or file.exists())
+        assert file.exists(), (folder / "scheduler.log").read_text()
         self.address: str = json.loads(file.read_bytes())["address"]
         self.workers: list[subprocess.Popen[bytes]] = []
 
@@ -410,10 +410,8 @@ def test_a_scheduler_that_dies_is_one_line_and_a_rerun_goes_on(
     command = [sys.executable, "-m", "packer", "lasot", f"--root={tree}", f"--out={out}"]
     command += [*ARGUMENTS, f"--scheduler={dask.address}"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as packer:
-        while packer.poll() is None and not list(out.glob("*.tar")):
-            time.sleep(0.01)
+        kill_in_the_middle(packer, out, [dask.workers[0].pid])
         dask.scheduler.kill()
-        dask.workers[0].kill()
         _, shown = packer.communicate()
     assert packer.returncode == 1
     assert shown.splitlines()[-1] == (

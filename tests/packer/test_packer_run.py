@@ -8,7 +8,6 @@ import multiprocessing
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from typing import Any
 import psutil
 import pytest
 from lasot_tree import KillingSource, hashes, packed_frames, picture, sequence, small_tree
+from waiting import until
 
 from packer import output
 from packer.datasets import lasot
@@ -552,14 +552,13 @@ def test_two_workers_die_with_their_killed_parent_and_a_rerun_goes_on(
     command = [sys.executable, "-m", "packer", "lasot", "--root", str(tree), "--out", str(out)]
     command += ["--stride=1", "--size=127", "--frames-per-shard=16", "--split=all", "--workers=2"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    while process.poll() is None and len(list(out.glob("*.tar"))) < shards_done:
-        time.sleep(0.005)
+    assert until(lambda: process.poll() is not None or len(list(out.glob("*.tar"))) >= shards_done)
     children = (
         psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
     )
     process.kill()
     process.wait()
-    _, alive = psutil.wait_procs(children, timeout=20)
+    _, alive = psutil.wait_procs(children, timeout=100)
     assert not alive
     run(tree, out, workers=2)
     assert hashes(out) == expected
