@@ -204,7 +204,9 @@ def measure_axis(
             }
             for entry in here
         ],
-        "absent": [{"name": name, "reason": reason} for name, reason in absent.items()],
+        "absent": [
+            {"name": name, "point": None, "reason": reason} for name, reason in absent.items()
+        ],
         "notes": _notes(axis, kept, cached is None),
     }
     if axis.name == "size":

@@ -126,7 +126,7 @@ def test_all_points_run_once_a_repeat_and_ratios_are_taken_within_it(wanted: Swe
     assert orders[0] != orders[1]
     assert not all([name for name, _ in one] == sorted(name for name, _ in one) for one in orders)
     (axis,) = run["axes"]
-    assert axis["absent"] == [{"name": "dali", "reason": "needs a CUDA device"}]
+    assert axis["absent"] == [{"name": "dali", "point": None, "reason": "needs a CUDA device"}]
     assert [point["value"] for point in axis["points"]] == [1, 2, 4]
     ours, tuned = axis["contestants"]
     for one in ours["points"] + tuned["points"]:
