@@ -82,7 +82,7 @@ def _entries(_: click.Context, __: click.Parameter, value: str) -> list[Entry]:
 @click.option(
     "--seconds",
     type=click.FloatRange(0.01, 600),
-    default=1.0,
+    default=0.7,
     show_default=True,
     help="Counted in a run, after its warm-up.",
 )

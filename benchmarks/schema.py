@@ -161,6 +161,12 @@ class Absent(Closed):
     reason: str
 
 
+class AxisAbsent(Absent):
+    """The same on an axis; `point` is None where it is absent from all of it."""
+
+    point: str | None
+
+
 class Point(Closed):
     """A place on an axis; a category has no value."""
 
@@ -213,7 +219,7 @@ class Axis(Closed):
     points: Annotated[list[Point], Field(min_length=1)]
     contestants: list[AxisContestant]
     openings: list[Opening] | None = None
-    absent: list[Absent]
+    absent: list[AxisAbsent]
     notes: list[str]
 
 

@@ -33,6 +33,7 @@ from benchmarks.pairs import pair_config
 from benchmarks.runner import Outcome, relate, run_once, shuffled, summaries
 from benchmarks.sweep_axes import Axis, Point, Sweep, axis_of, size_folder
 from loaders.sets import open_sets
+from shards.format import MANIFEST_NAME
 from shards.free_memory import available_bytes
 
 __all__ = ["MARKER", "Tools", "measure_axis", "measure_sweep"]
@@ -203,7 +204,9 @@ def measure_axis(
             }
             for entry in here
         ],
-        "absent": [{"name": name, "reason": reason} for name, reason in absent.items()],
+        "absent": [
+            {"name": name, "point": None, "reason": reason} for name, reason in absent.items()
+        ],
         "notes": _notes(axis, kept, cached is None),
     }
     if axis.name == "size":
@@ -232,7 +235,7 @@ def _run(
 ) -> tuple[Outcome, dict[str, float]]:
     """One run at a point, and the figures that only its axis has."""
     if point.cold:
-        gone = evict(files)
+        gone = evict([*files, *Path(point.case.data).rglob(MANIFEST_NAME)])
         return tools.once(entry, point.case), {"evicted_share": gone.share}
     if axis.name == "cache":
         warm(list(files), available_bytes() // 2)  # a cold run may have gone before

@@ -42,7 +42,7 @@ class Sweep:
     axes: tuple[AxisName, ...] = AXES
     works: tuple[WorkName, ...] = ("recipe",)
     repeats: int = 5
-    seconds: float = 1.0
+    seconds: float = 0.7
     cores: int = 2
     size_gb: float = 0.1
     delay_ms: float = 30.0

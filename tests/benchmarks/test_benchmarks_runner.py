@@ -359,6 +359,7 @@ def test_an_unknown_module_makes_a_contestant_absent() -> None:
         "bars",
         "memory",
         "costs",
+        "sweep",
         "remote",
         "sequential",
         "pack",
