@@ -29,6 +29,7 @@ from benchmarks.options import (
     say,
     show,
 )
+from benchmarks.sweep_axes import counted
 from shards.console import KnownErrorsGroup
 from shards.free_memory import available_bytes
 
@@ -143,14 +144,16 @@ def loaders(
     if data_folder is None:
         data_folder = DEFAULT_DATA
         make_data(DataConfig(), data_folder)
-    case = Case(
-        data=str(data_folder),
-        derived=str(derived),
-        work=work,
-        pairs=-(-pairs // batch_size) * batch_size,
-        batch_size=batch_size,
-        threads=threads or usable_cores(),
-        template_px=int(template_px),
+    case = counted(
+        Case(
+            data=str(data_folder),
+            derived=str(derived),
+            work=work,
+            pairs=-(-pairs // batch_size) * batch_size,
+            batch_size=batch_size,
+            threads=threads or usable_cores(),
+            template_px=int(template_px),
+        )
     )
     entries = entries + [entry for entry in CONTESTANTS if entry.name == UNIT]
     run = compare(

@@ -9,7 +9,17 @@ from typing import Any, Literal
 
 from benchmarks.case import Case, WorkName
 
-__all__ = ["AXES", "FACTORS", "Axis", "AxisName", "Point", "Sweep", "axis_of", "size_folder"]
+__all__ = [
+    "AXES",
+    "FACTORS",
+    "Axis",
+    "AxisName",
+    "Point",
+    "Sweep",
+    "axis_of",
+    "counted",
+    "size_folder",
+]
 
 AxisName = Literal["workers", "batch", "size", "cache", "storage"]
 AXES: tuple[AxisName, ...] = ("workers", "batch", "size", "cache", "storage")
