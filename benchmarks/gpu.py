@@ -21,6 +21,7 @@ from benchmarks.claims import Claim, claims_of
 from benchmarks.gpu_budget import Budget, Part
 from benchmarks.gpu_facts import Facts, Settings
 from benchmarks.gpu_process import Answer, ask
+from shards.errors import FormatError
 
 __all__ = ["PARTS", "claims_from", "measure_gpu", "ok"]
 
@@ -105,8 +106,15 @@ def measure_gpu(
         told(f"{part.name}: {one['state']}{': ' + one['error'] if one['error'] else ''}")
         run["parts"].append(one)
         run["claims"] = claims_from(run)
-        result.write(out / f"{part.name}.json", {**_without(run), **one})
-        result.write(out / "gpu.json", run)
+        unfit = []  # written all the same; the parts that follow are worth more than a stop
+        for name, facts_of in ((part.name, {**_without(run), **one}), ("gpu", run)):
+            try:
+                result.write(out / f"{name}.json", facts_of)
+            except FormatError as error:
+                unfit.append(str(error))
+                told(f"Warning: {error}")
+        if unfit and one["state"] != "failed":
+            run["parts"][-1] = {**one, "state": "failed", "error": unfit[0]}
     return run
 
 

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import synthetic
 
-from benchmarks import bars, report, result
+from benchmarks import bars, result
 from benchmarks.bars import CLAIMS, bars_lines, claimed, measure_bars, variants
 from benchmarks.case import Case
 from benchmarks.contestants import Entry
+from benchmarks.report_blocks import markdown
+from benchmarks.report_kinds import bars_blocks
 from benchmarks.runner import ContestantError, Outcome
 from shards.errors import DataError
 from shards.format import dataset_folders
@@ -79,7 +81,7 @@ def test_claims_are_ratios_within_a_repeat(case: Case) -> None:
     names = [(name, one.template_px, one.threads, one.data) for name, one in calls]
     assert sorted(names[:9]) == sorted(names[9:])
     assert names[:9] != names[9:]
-    section = report.bars_section({**run, "command": "c"})
+    section = markdown(bars_blocks({**run, "command": "c"}))
     assert "| pairs/s against zip-tuned | 2 x | at least 1.4 x | yes |" in section
     data = "lasot (8 crops of 446x446, quality 90, "
     assert data in bars_lines(run)[0]

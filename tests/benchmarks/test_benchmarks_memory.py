@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import memory, report, result
+from benchmarks import memory, result
 from benchmarks.case import Case
 from benchmarks.cli import main
 from benchmarks.contestants import Entry
 from benchmarks.memory import claims, measure_memory, repeated_pictures, soak_facts
+from benchmarks.report_blocks import markdown
+from benchmarks.report_kinds import memory_blocks
 from benchmarks.runner import Outcome
 from shards.errors import MismatchError, StorageError
 from shards.index import Index
@@ -99,7 +101,7 @@ def test_shares_are_of_whole_process_trees(tmp_path: Path, keep: bool) -> None:
     soak = cases[-1][1]
     assert (soak.limit_s, soak.data) == (600, cases[4][1].data)
     assert (tmp_path / "out").exists() is keep
-    section = report.memory_section({**run, "command": "c"})
+    section = markdown(memory_blocks({**run, "command": "c"}))
     assert "zip-tuned at 0.0008 GB 4,000 MB" in section
     assert "Soak of 9.97 minutes, 20 batches" in section
 

@@ -9,9 +9,11 @@ import pytest
 import synthetic
 from click.testing import CliRunner
 
-from benchmarks import memory, options, remote, report
+from benchmarks import memory, options, remote
 from benchmarks.cli import main
 from benchmarks.remote import RemoteCase, measure_remote, remote_data, remote_lines
+from benchmarks.report_blocks import markdown
+from benchmarks.report_kinds import remote_blocks
 from shards.errors import DataError
 from shards.format import Manifest
 
@@ -64,8 +66,11 @@ def test_the_lines_say_how_it_was_measured() -> None:
                   "30 batches of 32", "5 repeats", "54,000 crops of 446x446", "synthetic",
                   "Of the 2,496 pictures that a run reads, 3.1 % were read before"):  # fmt: skip
         assert words in told
+    figures = {"cpu_ms": 2.0, "first_batch_s": 0.5, "remote_requests": 90, "remote_retries": 1}
+    seen = {name: figures for name in ("local", "cold", "warm")}
+    whole = {**RUN, "claims": [], "runs": [seen, seen], "medians": seen}
     facts = {"commit": "abc", "uncommitted_changes": False, "cpu": "x", "cores_usable": 2}
-    section = report.remote_section({**RUN, "claims": [], "environment": facts, "command": "c"})
+    section = markdown(remote_blocks({**whole, "environment": facts, "command": "c"}))
     assert told in section
 
 

@@ -9,8 +9,10 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from benchmarks import report, step
+from benchmarks import step
 from benchmarks.cli import main
+from benchmarks.report_blocks import markdown
+from benchmarks.report_kinds import step_blocks
 from shards.errors import MismatchError
 
 
@@ -41,7 +43,7 @@ def test_a_run_is_complete_and_makes_a_table(tmp_path: Path) -> None:
         assert one["holds"] == (None if one["bar"] is None else one["ratio"] >= one["bar"])
         assert one["others_cores_busy"] >= 0
         assert one["difference"]["losses"] <= run["tolerance"]["losses"]
-    section = report.step_section(run)
+    section = markdown(step_blocks(run))
     assert section.count("\n| spm_alexnet |") + section.count("\n| siamrpn_alexnet |") == len(
         run["cases"]
     )

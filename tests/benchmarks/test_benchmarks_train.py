@@ -15,11 +15,13 @@ import torch
 from click.testing import CliRunner
 
 import train
-from benchmarks import report, train_child
+from benchmarks import train_child
 from benchmarks.case import Case
 from benchmarks.claims import claim_rows
 from benchmarks.cli import main
 from benchmarks.derived import ensure
+from benchmarks.report_blocks import markdown
+from benchmarks.report_kinds import train_blocks
 from benchmarks.runner import ContestantError
 from benchmarks.train import Plan, Setting, measure_train
 from benchmarks.train_child import Session, TrainCase
@@ -149,7 +151,7 @@ def test_a_run_makes_a_section(run: dict[str, Any]) -> None:
     told = " ".join(train_lines(run))
     assert "on the CPU, batches of 2, 1 threads" in told
     assert f"Width 0.02: {run['widths'][0]['headroom']:.1f} times" in told
-    section = report.train_section(run)
+    section = markdown(train_blocks(run))
     assert told in section
     assert section.count("\n| 0.02 |") == 4
     assert "on a CPU at width 0.02: that tells nothing of width 1 or of a GPU." in section
