@@ -4,7 +4,8 @@ Subclass `LoaderContract` and supply a fixture ``data``, the parent of the packe
 and coco of `conftest.packed` in the storage's form, and ``changes``, the keys of the configuration
 that choose the storage. The samples must be those of tar shards.
 
-A subclass may override ``backend`` with `MOSTLY_SLOW`, which leaves all but one to the slow tests.
+A subclass may override ``backend`` with `MOSTLY_LONG`, which leaves all but one to
+``make test-services``: where a storage's bytes come from is no backend's concern.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ from loaders.loader import PairLoader
 
 ON_THE_GPU = pytest.param("dali", marks=pytest.mark.gpu)
 BACKENDS = ("cpu", "dali-cpu", "reference", ON_THE_GPU)
-MOSTLY_SLOW = (
+MOSTLY_LONG = (
     BACKENDS[0],
-    *(pytest.param(name, marks=pytest.mark.slow) for name in BACKENDS[1:3]),
+    *(pytest.param(name, marks=pytest.mark.services) for name in BACKENDS[1:3]),
     ON_THE_GPU,
 )
 SMALL = {"template_px": 63, "search_px": 95, "pairs_per_epoch": 26, "threads": 2}

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from loader_contract import MOSTLY_SLOW, LoaderContract, config_of, take
+from loader_contract import BACKENDS, MOSTLY_LONG, LoaderContract, config_of, equal, take
 
 from benchmarks.faulty_server import FaultyServer
 from loaders import storages
@@ -58,7 +58,7 @@ class TestShards(OnStorage):
 
 
 class InOtherForms(OnStorage):
-    @pytest.fixture(params=MOSTLY_SLOW)
+    @pytest.fixture(params=MOSTLY_LONG)
     def backend(self, request: pytest.FixtureRequest) -> str:
         return str(request.param)
 
@@ -78,7 +78,7 @@ class TestFiles(InOtherForms):
 class TestRemote(LoaderContract):
     """Over HTTP, with a cache on disk that some loaders of a test fill and others use."""
 
-    @pytest.fixture(params=MOSTLY_SLOW)
+    @pytest.fixture(params=MOSTLY_LONG)
     def backend(self, request: pytest.FixtureRequest) -> str:
         return str(request.param)
 
@@ -90,6 +90,28 @@ class TestRemote(LoaderContract):
     @pytest.fixture
     def changes(self, tmp_path: Path) -> Mapping[str, Any]:
         return {"remote": RemoteConfig(cache_dir=str(tmp_path / "cache"), connections=8)}
+
+
+@pytest.mark.parametrize("backend", BACKENDS[1:3])
+def test_every_backend_reads_every_storage(
+    forms: dict[str, Path], tmp_path: Path, backend: str
+) -> None:
+    """The contract's core for those that it leaves to the long tests: same samples, resumed too."""
+    expected = take(config_of(forms["tar"], backend), 3)
+    with FaultyServer(forms["tar"]) as server:
+        remote = RemoteConfig(cache_dir=str(tmp_path / "cache"), connections=8)
+        configs = [
+            *(config_of(forms[FORMS[name]], backend, storage=name) for name in list(FORMS)[2:]),
+            config_of(server.url, backend, remote=remote),
+        ]
+        for config in configs:
+            with PairLoader(config, batch_size=5) as loader:
+                assert equal(next(loader), expected[0]), config.storage
+                assert equal(next(loader), expected[1]), config.storage
+                state = loader.state_dict()
+            with PairLoader(config, batch_size=5) as loader:
+                loader.load_state_dict(state)
+                assert equal(next(loader), expected[2]), config.storage
 
 
 @pytest.mark.parametrize("form", ["tar", "zip", "folder"])
