@@ -34,7 +34,14 @@ from loaders.sets import open_sets
 from shards.errors import DataError
 from shards.format import MANIFEST_NAME
 
-__all__ = ["RemoteCase", "measure_remote", "remote_data", "remote_lines"]
+__all__ = [
+    "RemoteCase",
+    "measure_remote",
+    "paced_run",
+    "remote_data",
+    "remote_lines",
+    "slow_server",
+]
 
 REMOTE_GB = 2.0  # more than twenty times the pictures that 30 batches read
 _LIMIT_S = 600
@@ -60,6 +67,7 @@ class RemoteCase:
     repeats : of everything
     pairs_per_s : that the consumer takes
     delay_ms, refuse : of the server: before each answer; share of the requests answered by 503
+    mb_per_s : of the server; 0: no limit
     threads : that decode
     most_repeats : share of the pictures of a run that it may have read before
     """
@@ -70,6 +78,7 @@ class RemoteCase:
     pairs_per_s: float = 100.0
     delay_ms: float = 30.0
     refuse: float = 0.01
+    mb_per_s: float = 0.0
     threads: int = 2
     most_repeats: float = 0.05
 
@@ -123,6 +132,7 @@ def slow_server(case: RemoteCase, told: Callable[[str], None]) -> Iterator[tuple
             told(f"{ABSENT}; going on with a server in Python, which costs this machine more CPU")
         command = [sys.executable, "-m", "benchmarks.faulty_server", origin]
         command += ["--delay-ms", str(case.delay_ms), "--refuse", str(case.refuse)]
+        command += ["--mb-per-s", str(case.mb_per_s)]
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -136,7 +146,8 @@ def slow_server(case: RemoteCase, told: Callable[[str], None]) -> Iterator[tuple
             process.stdout.close()
 
 
-def _run(paced: Paced) -> dict[str, Any]:
+def paced_run(paced: Paced) -> dict[str, Any]:
+    """Figures of a run in a process of its own."""
     child = subprocess.run(
         [sys.executable, "-m", "benchmarks.paced"],
         input=as_json(paced),
@@ -158,7 +169,7 @@ def one_repeat(case: RemoteCase, url: str, local_first: bool) -> dict[str, dict[
     with tempfile.TemporaryDirectory(prefix="siamstream-cache-") as cache:
         order = ["local", "cold", "warm"] if local_first else ["cold", "warm", "local"]
         for name in order:
-            found[name] = _run(case.paced(case.data if name == "local" else url, cache))
+            found[name] = paced_run(case.paced(case.data if name == "local" else url, cache))
     return found
 
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks import result
 from benchmarks.scale_case import DATA, QUALITY_RATIO, STORAGES, Node, ScaleCase, Storage
-from benchmarks.scale_indexed import Traces, coalesced, indexed_row, traces_of
+from benchmarks.scale_indexed import coalesced, indexed_row, traces_of
 from benchmarks.scale_streamed import sequential_rows
 from benchmarks.scale_world import World, startup_s, totals
 from benchmarks.synthetic_index import synthetic
@@ -29,6 +29,9 @@ from loaders.config import PairConfig
 from loaders.sets import DataSet, DataSets, open_sets
 
 __all__ = ["data_facts", "simulate", "simulated_rows"]
+
+
+COPY_BYTES = 8 << 20  # of one request that copies a zip from S3
 
 
 def data_facts(sets: DataSets) -> list[dict[str, Any]]:
@@ -67,7 +70,7 @@ def _zip_row(world: World, nodes: int, storage: Storage) -> dict[str, Any]:
         }
         for e in world.shown
     ]  # fmt: skip
-    total = totals(case, storage, size * nodes, 0.0, every, count)
+    number = size * nodes / COPY_BYTES if storage.cache == "disk" else 0.0
     return {
         "mode": "zip-memory",
         "storage": storage.name,
@@ -81,11 +84,7 @@ def _zip_row(world: World, nodes: int, storage: Storage) -> dict[str, Any]:
             "memory_gb_quality_95": size * QUALITY_RATIO / 1e9,
         },
         "epochs": epochs,
-        "total": {
-            **total,
-            "hours": total["hours"] + seconds / 3600,
-            "wait_share": 1 - total["hours"] * 3600 / (total["hours"] * 3600 + seconds),
-        },
+        "total": totals(case, storage, size * nodes, number, every, count, seconds),
         "sustained_pairs_per_s_gpu": None,
     }
 
@@ -97,12 +96,10 @@ def simulated_rows(
     put = coalesced(world, world.case.batch)
     for nodes in world.case.nodes:
         told(f"{nodes} node(s)")
-        traces: dict[tuple[str, float], Traces] = {}
+        traces = traces_of(world, nodes, storages)
         for storage in storages:
-            cache = storage.cache, storage.cache_gb
-            if cache not in traces:
-                traces[cache] = traces_of(world, nodes, *cache)
-            yield indexed_row(world, nodes, storage, traces[cache], put)
+            found = traces[storage.cache, storage.cache_gb]
+            yield indexed_row(world, nodes, storage, found, put)
         yield from sequential_rows(world, nodes, storages)
         for storage in storages:
             yield _zip_row(world, nodes, storage)

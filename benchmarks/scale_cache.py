@@ -9,6 +9,8 @@ queue). The disk cache of remote data takes what comes until it is full, and the
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 
@@ -45,18 +47,22 @@ def page_cache(gap: Ints, sizes: Ints, capacity: float) -> npt.NDArray[np.bool_]
     return np.asarray(gap < window)
 
 
-def disk_cache(gap: Ints, origin: Ints, sizes: Ints, limit: float) -> npt.NDArray[np.bool_]:
+def disk_cache(
+    gap: Ints,
+    trace: npt.NDArray[np.integer],
+    sizes: Callable[[npt.NDArray[np.integer]], Ints],
+    limit: float,
+) -> npt.NDArray[np.bool_]:
     """Which reads find their bytes in the disk cache of remote data.
 
     Parameters
     ----------
     gap : (T,) as `since` gives them
-    origin : (T,) row of each read
-    sizes : (T,) bytes that each entry takes on disk
+    trace : (T,) rows
+    sizes : bytes that the entries of rows, which come in this order, take on disk
     limit : bytes; 0: no cache
     """
-    fresh = gap == NEVER
-    kept = fresh & (np.cumsum(np.where(fresh, sizes, 0)) <= CACHE_SHARE * limit)
-    there = np.zeros(int(origin.max(initial=-1)) + 1, np.bool_)
-    there[origin[kept]] = True
-    return np.asarray(~fresh & there[origin])
+    fresh = trace[gap == NEVER]
+    there = np.zeros(int(trace.max(initial=-1)) + 1, np.bool_)
+    there[fresh[np.cumsum(sizes(fresh)) <= CACHE_SHARE * limit]] = True
+    return np.asarray((gap != NEVER) & there[trace])

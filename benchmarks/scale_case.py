@@ -11,15 +11,26 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt
 
 from benchmarks.synthetic_index import Synthetic
-from loaders.config import PUBLISHED_WEIGHTS
+from loaders.config import PUBLISHED_WEIGHTS, PairConfig
 from loaders.remote import RemoteConfig
 
-__all__ = ["DATA", "MODES", "NODES", "STORAGES", "ModeName", "Node", "ScaleCase", "Storage"]
+__all__ = [
+    "DATA",
+    "MODES",
+    "MOST_PREFETCH",
+    "NODES",
+    "STORAGES",
+    "ModeName",
+    "Node",
+    "ScaleCase",
+    "Storage",
+]
 
 ModeName = Literal["indexed", "sequential", "zip-memory"]
 MODES: tuple[ModeName, ...] = ("indexed", "sequential", "zip-memory")
 NODES = (1, 2, 4, 8, 16, 32, 64)
 FULL_EPOCHS = 50  # of the published training
+MOST_PREFETCH = 16  # of the storages below
 
 # Counts as packed with the default options: COCO's annotations but crowds and small ones; GOT-10k's
 # 9,335 training sequences but 44, every frame; LaSOT's 1,120 training sequences, every third frame;
@@ -59,6 +70,8 @@ class Storage:
     connection_mb_per_s : of one request; None: no limit of its own
     server_mb_per_s, server_requests_per_s : of all nodes together; None: grows with them
     cache_gb : of the disk cache of a node
+    connections : requests of a process under way at once; 0: as many as are asked for
+    prefetch : batches that the loader makes ahead
     """
 
     name: str
@@ -70,6 +83,8 @@ class Storage:
     server_mb_per_s: float | None = None
     server_requests_per_s: float | None = None
     cache_gb: float = 0.0
+    connections: int = 0
+    prefetch: int = PairConfig().prefetch
 
     def facts(self) -> dict[str, Any]:
         """Every field, for a result."""
@@ -117,14 +132,18 @@ STORAGES = (
     *_shared(1),
     Storage(
         name="s3",
-        text="S3, disk cache of the default size",
+        text="S3 with the loader's defaults",
         cache_gb=RemoteConfig().cache_gb,
+        connections=RemoteConfig().connections,
         **_S3,  # type: ignore[arg-type]
     ),
     Storage(
-        name="s3-cache-all",
-        text="S3, disk cache for all of the data",
+        name="s3-tuned",
+        text="S3 with data.prefetch=16, data.remote.connections=128 and a disk cache for all data "
+        "(data.remote.cache_gb=150)",
         cache_gb=150.0,
+        connections=128,
+        prefetch=MOST_PREFETCH,
         **_S3,  # type: ignore[arg-type]
     ),
 )
@@ -153,13 +172,12 @@ class ScaleCase:
     demand : pairs a second that a GPU takes
     gpus : of a node
     batch : pairs of a GPU's batch, as published
-    prefetch : batches that the loader makes ahead, its default
+    prefetch : batches within which a process does not ask twice for a picture
     pairs_per_epoch, epochs : of the training
     shown : epochs of which every figure is given, from 1
     nodes : numbers of nodes
     steps : of an epoch whose stalls are simulated, from its middle; the others are like them
     page_cache_gb : of a node's memory
-    connections : of one process' reads of remote data
     usd_per_1000_get, usd_source : price of requests
     seed : of the sample stream
     """
@@ -167,14 +185,13 @@ class ScaleCase:
     demand: Annotated[float, Gt(0)] = 1000.0
     gpus: Annotated[int, Ge(1)] = 8
     batch: Annotated[int, Ge(1)] = 8
-    prefetch: Annotated[int, Ge(1)] = 4
+    prefetch: Annotated[int, Ge(1)] = PairConfig().prefetch
     pairs_per_epoch: Annotated[int, Ge(1)] = 320_000
     epochs: Annotated[int, Ge(1)] = FULL_EPOCHS
     shown: tuple[int, ...] = (1, 2, 5, 10, 50)
     nodes: tuple[int, ...] = NODES
     steps: Annotated[int, Ge(1)] = 256
     page_cache_gb: Annotated[float, Ge(0)] = 64.0
-    connections: Annotated[int, Ge(1)] = RemoteConfig().connections
     usd_per_1000_get: Annotated[float, Ge(0)] = 0.0004
     usd_source: str = (
         "list price of GET, S3 Standard, US East (N. Virginia), https://aws.amazon.com/s3/pricing/ "

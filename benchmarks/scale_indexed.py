@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.scale_cache import disk_cache, page_cache, since
-from benchmarks.scale_case import ScaleCase, Storage
+from benchmarks.scale_case import MOST_PREFETCH, ScaleCase, Storage
 from benchmarks.scale_reads import Requests, batches_of, requests
 from benchmarks.scale_steps import Flow, steps
 from benchmarks.scale_world import World, startup_s, totals
@@ -49,50 +50,80 @@ class Traces:
     needed: npt.NDArray[np.float64]
     stretch: dict[int, npt.NDArray[np.float64]]
 
+    @classmethod
+    def empty(
+        cls, epochs: int, shown: tuple[int, ...], part: slice, ranks: int, pictures: int
+    ) -> Traces:
+        """Nothing yet."""
+        return cls(
+            bytes=np.zeros(epochs),
+            requests=np.zeros(epochs),
+            hits=np.zeros(epochs),
+            needed=np.zeros(epochs),
+            stretch={e: np.zeros((part.stop - part.start, ranks, pictures)) for e in shown},
+        )
+
+    def add(
+        self,
+        fetched: npt.NDArray[np.int64],
+        hits: npt.NDArray[np.int64],
+        needed: npt.NDArray[np.int64],
+    ) -> None:
+        """Add a node: bytes (E, ...) of its reads that were fetched, sums (E,) of the others."""
+        self.bytes[:] += fetched.sum(1)
+        self.requests[:] += (fetched > 0).sum(1)
+        self.hits[:] += hits
+        self.needed[:] += needed
+
 
 def _stretch(world: World, total_steps: int) -> slice:
-    count = min(world.case.steps + world.case.prefetch, total_steps)
+    count = min(world.case.steps + MOST_PREFETCH, total_steps)
     first = (total_steps - count) // 2
     return slice(first, first + count)
 
 
-def traces_of(world: World, nodes: int, cache: str, cache_gb: float) -> Traces:
-    """What all nodes fetch in all epochs, with a cache of each node's own.
+def traces_of(
+    world: World, nodes: int, storages: Sequence[Storage]
+) -> dict[tuple[str, float], Traces]:
+    """What all nodes fetch in all epochs, by cache of a node: its kind, and GB of its own.
 
     Parameters
     ----------
     world : see there
     nodes : how many
-    cache, cache_gb : of a storage
+    storages : whose caches are wanted
     """
     case, catalogue = world.case, world.catalogue
     ranks, picture = case.gpus * nodes, case.batch * 2
     count = case.steps_per_epoch(nodes)
     part = _stretch(world, count)
     by_epoch = (case.epochs, count * case.gpus * picture)
-    sums = np.zeros((4, case.epochs))
-    stretch = {e: np.zeros((part.stop - part.start, ranks, picture)) for e in world.shown}
+    caches = {
+        (one.cache, one.cache_gb): Traces.empty(case.epochs, world.shown, part, ranks, picture)
+        for one in storages
+    }
     batches = [batches_of(rows, ranks, case.batch) for rows in world.epochs]
     for node in range(nodes):
         mine = slice(node * case.gpus, (node + 1) * case.gpus)
         trace = np.concatenate([one[:, mine].reshape(-1) for one in batches])
         gap = since(trace)
-        wanted = catalogue.size[trace]
-        if cache == "page":
-            sizes = catalogue.page_bytes(trace)
-            hit = page_cache(gap, sizes, case.page_cache_gb * 1e9)
-        else:
-            sizes = wanted
-            hit = joined(gap, case.prefetch, case.gpus, picture)
-            if cache_gb:
-                hit |= disk_cache(gap, trace, catalogue.disk_bytes(trace), cache_gb * 1e9)
-        fetched = np.where(hit, 0, sizes)
-        parts = (fetched, fetched > 0, np.where(hit, wanted, 0), wanted)
-        sums += [one.reshape(by_epoch).sum(1) for one in parts]
-        shaped = fetched.reshape(case.epochs, count, case.gpus, picture)
-        for e in world.shown:
-            stretch[e][:, mine] = shaped[e - 1, part]
-    return Traces(bytes=sums[0], requests=sums[1], hits=sums[2], needed=sums[3], stretch=stretch)
+        wanted, pages = catalogue.size[trace], catalogue.pages[trace]
+        for (cache, cache_gb), out in caches.items():
+            if cache == "page":
+                sizes, hit = pages, page_cache(gap, pages, case.page_cache_gb * 1e9)
+            else:
+                sizes = wanted
+                hit = joined(gap, case.prefetch, case.gpus, picture)
+                hit |= disk_cache(gap, trace, catalogue.disk_bytes, cache_gb * 1e9)
+            out.add(
+                np.where(hit, 0, sizes).reshape(by_epoch),
+                np.where(hit, wanted, 0).reshape(by_epoch).sum(1),
+                wanted.reshape(by_epoch).sum(1),
+            )
+            shaped = np.where(hit, 0, sizes).reshape(case.epochs, count, case.gpus, picture)
+            for e in world.shown:
+                out.stretch[e][:, mine] = shaped[e - 1, part]
+    return caches
 
 
 def joined(
@@ -114,9 +145,9 @@ def joined(
 def _flow(case: ScaleCase, storage: Storage, demand: float | None) -> Flow:
     return Flow(
         storage=storage,
-        connections=case.connections if storage.cache == "disk" else 0,
+        connections=storage.connections,
         gpus=case.gpus,
-        prefetch=case.prefetch,
+        prefetch=storage.prefetch,
         step_s=case.batch / demand if demand else 0.0,
     )
 
@@ -133,7 +164,7 @@ def indexed_row(
     put : requests that the loader puts together to fewer, of a sample
     """
     case, shown = world.case, world.shown
-    count, warm = case.steps_per_epoch(nodes), case.prefetch
+    count, warm = case.steps_per_epoch(nodes), storage.prefetch
     fewer = put.requests / put.ranges if storage.cache == "disk" else 1.0
     larger = put.fetched / put.wanted if storage.cache == "disk" else 1.0
     runs = {e: steps(_flow(case, storage, case.demand), traces.stretch[e]) for e in shown}
@@ -156,20 +187,27 @@ def indexed_row(
     ]
     every = np.interp(np.arange(1, case.epochs + 1), shown, [step_s[e] for e in shown]) * count
     first = float(runs[shown[0]].taken[0])
+    start = startup_s(nodes, storage, world.index_bytes) + first
     return {
         "mode": "indexed",
         "storage": storage.name,
         "nodes": nodes,
         "gpus": case.gpus * nodes,
         "startup": {
-            "seconds": startup_s(nodes, storage, world.index_bytes) + first,
+            "seconds": start,
             "bytes": world.index_bytes * nodes,
             "memory_gb": 0.0,
             "memory_gb_per_process_copies": 0.0,
         },
         "epochs": epochs,
         "total": totals(
-            case, storage, traces.bytes.sum() * larger, traces.requests.sum() * fewer, every, count
+            case,
+            storage,
+            traces.bytes.sum() * larger,
+            traces.requests.sum() * fewer,
+            every,
+            count,
+            start,
         ),
         "sustained_pairs_per_s_gpu": case.batch
         / max(free.span(warm) / (len(free.taken) - warm), 1e-9),

@@ -28,38 +28,36 @@ class Catalogue:
     ----------
     base : (D + 1,) first row of each data set
     file, offset, size : (R,) int64, where a row's picture is
+    pages : (R,) int64, bytes of the pages that hold it
     """
 
     base: Ints
     file: Ints
     offset: Ints
     size: Ints
+    pages: Ints
 
     @classmethod
     def of(cls, sets: DataSets) -> Catalogue:
         """Catalogue of the data sets of a run."""
         indexes = [one.index for one in sets.sets]
         files = np.cumsum([0, *(int(one.file_code.max()) + 1 for one in indexes)])
+        file = [one.file_code + first for one, first in zip(indexes, files[:-1], strict=True)]
+        offset = np.concatenate([one.offset for one in indexes])
+        size = np.concatenate([one.size for one in indexes]).astype(np.int64)
         return cls(
             base=np.cumsum([0, *map(len, indexes)]),
-            file=np.concatenate(
-                [one.file_code + first for one, first in zip(indexes, files[:-1], strict=True)]
-            ).astype(np.int64),
-            offset=np.concatenate([one.offset for one in indexes]),
-            size=np.concatenate([one.size for one in indexes]).astype(np.int64),
+            file=np.concatenate(file).astype(np.int64),
+            offset=offset,
+            size=size,
+            pages=((offset + size - 1) // PAGE - offset // PAGE + 1) * PAGE,
         )
-
-    def page_bytes(self, rows: npt.NDArray[np.integer]) -> Ints:
-        """Bytes of the pages that hold the pictures."""
-        first = self.offset[rows] // PAGE
-        last = (self.offset[rows] + self.size[rows] - 1) // PAGE
-        return np.asarray((last - first + 1) * PAGE)
 
     def disk_bytes(self, rows: npt.NDArray[np.integer]) -> Ints:
         """Bytes on disk of the pictures in the cache; of sums, a page where the first one lies."""
         span = self.file[rows] * (1 << 32) + self.offset[rows] // _SUM_SPAN
         _, first = np.unique(span, return_index=True)
-        total = self.page_bytes(rows)
+        total = self.pages[rows]
         total[first] += PAGE
         return total
 

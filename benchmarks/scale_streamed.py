@@ -70,19 +70,20 @@ def _row(
     number = opened * case.epochs if storage.cache == "disk" else float(fetched.sum()) / (1 << 20)
     copies = case.gpus if storage.cache == "disk" else 1  # each process fetches an index itself
     index = world.index_bytes * copies
+    start = startup_s(nodes, storage, index)
     return {
         "mode": "sequential",
         "storage": storage.name,
         "nodes": nodes,
         "gpus": total,
         "startup": {
-            "seconds": startup_s(nodes, storage, index),
+            "seconds": start,
             "bytes": index * nodes,
             "memory_gb": case.gpus * world.config.sequential.window_mb / 1e3,
             "memory_gb_per_process_copies": case.gpus * world.config.sequential.window_mb / 1e3,
         },
         "epochs": epochs,
-        "total": totals(case, storage, fetched.sum(), number, every, count),
+        "total": totals(case, storage, fetched.sum(), number, every, count, start),
         "sustained_pairs_per_s_gpu": count * case.batch / free,
     }
 
@@ -101,14 +102,14 @@ def _epoch_s(
     """
     case = world.case
     count, ranks = read.sizes.shape
-    first = min(count, case.steps + case.prefetch)
+    first = min(count, case.steps + storage.prefetch)
     # The server of all nodes is as busy as if all ranks were here: it has a share of its rate.
     part = ranks / (case.gpus * nodes)
     flow = Flow(
         storage=scaled(storage, ranks / case.gpus, part),
         connections=1,
         gpus=ranks,
-        prefetch=case.prefetch,
+        prefetch=storage.prefetch,
         step_s=case.batch / case.demand if demand else 0.0,
     )
     run = stream_steps(
@@ -118,7 +119,7 @@ def _epoch_s(
         read.opened[:first],
         world.node.stream_frames_per_s,
     )
-    settled = min(case.prefetch, first - 1)
+    settled = min(storage.prefetch, first - 1)
     each = run.span(settled) / (first - settled) if settled else flow.step_s
     return float(run.taken[-1] + flow.step_s + (count - first) * each)
 

@@ -90,10 +90,11 @@ def totals(
     number: float,
     seconds: npt.NDArray[np.float64],
     count: int,
+    start_s: float,
 ) -> dict[str, Any]:
-    """Sums over all epochs."""
+    """Sums over all epochs, the time and not the bytes of the start included."""
     busy = case.epochs * count * case.batch / case.demand
-    whole = float(seconds.sum())
+    whole = start_s + float(seconds.sum())
     paid = storage.cache == "disk"
     return {
         "bytes_fetched": float(size),
