@@ -1,199 +1,199 @@
-"""The tables of the documents, from the committed results; nothing in them is typed by hand.
+"""The documents and the page, from the committed results; nothing in them is typed by hand.
 
 A section stands, in its document, between ``<!-- benchmarks:NAME:begin -->`` and
-``<!-- benchmarks:NAME:end -->``. Another section is a renderer and a line of `SECTIONS`.
+``<!-- benchmarks:NAME:end -->``, and on the page under its title. Another section is a function
+that turns a result into blocks, and an element of `SECTIONS`: that list says what is shown where.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks import result, table
-from benchmarks.bars import bars_lines
-from benchmarks.claims import CLAIMS_HEADER, claim_rows
-from benchmarks.costs import COSTS_HEADER, costs_lines, costs_rows
-from benchmarks.learn_report import CURVE_HEADER, curve_rows, learn_lines
-from benchmarks.memory import memory_lines
-from benchmarks.pack import PACK_HEADER, pack_rows, profile_rows
-from benchmarks.remote import remote_lines
-from benchmarks.sequential import SEQUENTIAL_HEADER, sequential_lines, sequential_rows
-from benchmarks.step import STEP_HEADER, step_lines, step_rows
-from benchmarks.train_report import (
-    FEEDS_HEADER,
-    SETTINGS_HEADER,
-    feeds_rows,
-    settings_lines,
-    settings_rows,
-    train_lines,
+from benchmarks import result
+from benchmarks.page import PAGE, PLOT, Shown, page, readme_plot
+from benchmarks.report_blocks import Section, markdown
+from benchmarks.report_gpu import gpu_blocks
+from benchmarks.report_kinds import (
+    bars_blocks,
+    costs_blocks,
+    learn_blocks,
+    limits_blocks,
+    memory_blocks,
+    pack_blocks,
+    remote_blocks,
+    sequential_blocks,
+    step_blocks,
+    train_blocks,
 )
+from benchmarks.report_loaders import loaders_blocks
+from benchmarks.report_scale import scale_blocks
+from benchmarks.report_sweep import sweep_blocks
 from shards.errors import FormatError
 from shards.storage import FolderSink
 
-__all__ = ["SECTIONS", "Section", "loaders_section", "update"]
+__all__ = ["SECTIONS", "shown", "update", "write"]
 
-
-def loaders_section(run: Mapping[str, Any]) -> str:
-    """Table of the loaders, the lines that explain it, and the command that made it."""
-    return "\n\n".join(
-        [table.markdown(table.rows(run)), " ".join(table.header_lines(run)), _made(run)]
-    )
-
-
-def limits_section(run: Mapping[str, Any]) -> str:
-    """Table of the promises in numbers."""
-    return _claims(run, [])
-
-
-def bars_section(run: Mapping[str, Any]) -> str:
-    """Table of the promises about speed, and what they were measured on."""
-    return _claims(run, bars_lines(run))
-
-
-def memory_section(run: Mapping[str, Any]) -> str:
-    """Table of the promises about memory, and the figures behind them."""
-    return _claims(run, memory_lines(run))
-
-
-def remote_section(run: Mapping[str, Any]) -> str:
-    """Table of the promises about remote shards, and how they were measured."""
-    return _claims(run, remote_lines(run))
-
-
-def _claims(run: Mapping[str, Any], lines: list[str]) -> str:
-    told = [" ".join(lines)] if lines else []
-    return "\n\n".join([table.markdown(claim_rows(run), CLAIMS_HEADER), *told, _made(run)])
-
-
-def costs_section(run: Mapping[str, Any]) -> str:
-    """Table of what each step of a pair costs."""
-    lines = " ".join(costs_lines(run))
-    return "\n\n".join([table.markdown(costs_rows(run), COSTS_HEADER), lines, _made(run)])
-
-
-def sequential_section(run: Mapping[str, Any]) -> str:
-    """Table of a window's pairs beside the plan's."""
-    lines = " ".join(sequential_lines(run))
-    return "\n\n".join([table.markdown(sequential_rows(run), SEQUENTIAL_HEADER), lines, _made(run)])
-
-
-def step_section(run: Mapping[str, Any]) -> str:
-    """Table of the training step beside the loop over samples."""
-    lines = " ".join(step_lines(run))
-    return "\n\n".join([table.markdown(step_rows(run), STEP_HEADER), lines, _made(run)])
-
-
-def train_section(run: Mapping[str, Any]) -> str:
-    """Tables of training by feed and of its settings, and the promises."""
-    return "\n\n".join(
-        [
-            table.markdown(feeds_rows(run), FEEDS_HEADER),
-            table.markdown(claim_rows(run), CLAIMS_HEADER),
-            table.markdown(settings_rows(run), SETTINGS_HEADER),
-            *settings_lines(run),
-            " ".join(train_lines(run)),
-            _made(run),
-        ]
-    )
-
-
-def learn_section(run: Mapping[str, Any]) -> str:
-    """Promises about learning, and the figures by number of steps."""
-    curve = table.markdown(curve_rows(run), CURVE_HEADER)
-    return "\n\n".join(
-        [
-            table.markdown(claim_rows(run), CLAIMS_HEADER),
-            curve,
-            " ".join(learn_lines(run)),
-            _made(run),
-        ]
-    )
-
-
-def pack_section(run: Mapping[str, Any]) -> str:
-    """Table of packing against the obvious loop, and where the time goes."""
-    header, rows = profile_rows(run)
-    explained = (
-        f"{run['frames']} crops a case, median of {run['repeats']} repeats. The obvious loop "
-        "decodes the whole frame with OpenCV once for every object, takes the border's colour "
-        "with numpy.mean, warps and encodes; the tuned one takes cv2.mean. Below, where the time "
-        "of a frame goes."
-    )
-    tables = [table.markdown(pack_rows(run), PACK_HEADER), explained, table.markdown(rows, header)]
-    return "\n\n".join([*tables, _made(run)])
-
-
-def _made(run: Mapping[str, Any]) -> str:
-    environment = run["environment"]
-    commit = environment["commit"]
-    state = " with uncommitted changes" if environment["uncommitted_changes"] else ""
-    at = f"commit {commit[:10]}{state}" if commit else "a checkout without commits"
-    machine = f"{environment['cpu']}, {environment['cores_usable']} usable cores"
-    return f"Made by `{run['command']}` at {at} on {machine}; every repeat is in the JSON."
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Section:
-    """Part of a document: name in the markers, result's file and kind, renderer."""
-
-    name: str
-    file: str
-    kind: str
-    render: Callable[[Mapping[str, Any]], str]
-    document: str = "README.md"
-
-
+_NO_GPU = (
+    "There are no GPU results yet. On a machine with a GPU, `python -m benchmarks gpu --out "
+    "DIR` measures everything in one command, without network."
+)
+_PLOT = (
+    f"![Pairs/s of every loader, with quartiles and every repeat]({PLOT})\n\nEverything that was "
+    f"measured, with plots and method, is one page to open in a browser: [{PAGE}]({PAGE})."
+)
+# In the order of the page.
 SECTIONS = (
-    Section(name="loaders", file="loaders-cpu.json", kind="loaders", render=loaders_section),
-    Section(name="bars", file="bars-cpu.json", kind="bars", render=bars_section),
-    Section(name="memory", file="memory-cpu.json", kind="memory", render=memory_section),
     Section(
-        name="costs",
-        file="costs-cpu.json",
-        kind="costs",
-        render=costs_section,
-        document="docs/LOADERS.md",
+        name="loaders-plain",
+        title="Loaders: decode, crop, resize, normalise",
+        file="loaders-plain-cpu.json",
+        kind="loaders",
+        options="--work plain --pairs 1024 --repeats 5",
+        blocks=loaders_blocks,
+        document=None,
+    ),
+    Section(
+        name="loaders",
+        title="Loaders: the full recipe",
+        file="loaders-cpu.json",
+        kind="loaders",
+        options="--pairs 1024 --repeats 5",
+        blocks=loaders_blocks,
+        lead=_PLOT,
+    ),
+    Section(
+        name="sweep",
+        title="Workers, batch, data size, page cache, storage",
+        file="sweep-cpu.json",
+        kind="sweep",
+        blocks=sweep_blocks,
+        document=None,
+    ),
+    Section(
+        name="gpu",
+        title="On a GPU",
+        file="gpu-*.json",
+        kind="gpu",
+        command="python -m benchmarks gpu --out DIR",
+        blocks=gpu_blocks,
+        absent=_NO_GPU,
+    ),
+    Section(
+        name="scale",
+        title="At scale, simulated",
+        file="scale.json",
+        kind="scale",
+        blocks=scale_blocks,
+        document=None,
+    ),
+    Section(
+        name="bars",
+        title="Promises about local speed",
+        file="bars-cpu.json",
+        kind="bars",
+        blocks=bars_blocks,
+    ),
+    Section(
+        name="memory",
+        title="Memory",
+        file="memory-cpu.json",
+        kind="memory",
+        blocks=memory_blocks,
     ),
     Section(
         name="remote",
+        title="Shards behind a slow server",
         file="remote.json",
         kind="remote",
-        render=remote_section,
+        options="--repeats 5",
+        blocks=remote_blocks,
+        document="docs/LOADERS.md",
+    ),
+    Section(
+        name="costs",
+        title="What each step of a pair costs",
+        file="costs-cpu.json",
+        kind="costs",
+        blocks=costs_blocks,
         document="docs/LOADERS.md",
     ),
     Section(
         name="sequential",
+        title="Pairs of streamed shards",
         file="sequential.json",
         kind="sequential",
-        render=sequential_section,
+        blocks=sequential_blocks,
         document="docs/LOADERS.md",
     ),
     Section(
-        name="learn",
-        file="learn-cpu.json",
-        kind="learn",
-        render=learn_section,
-        document="docs/TRACKER.md",
-    ),
-    Section(
         name="train",
+        title="Training",
         file="train-cpu.json",
         kind="train",
-        render=train_section,
+        blocks=train_blocks,
         document="docs/TRAINING.md",
     ),
-    Section(name="limits", file="limits-cpu.json", kind="limits", render=limits_section),
-    Section(name="pack", file="pack-cpu.json", kind="pack", render=pack_section),
     Section(
         name="step",
+        title="The training step without its backbone",
         file="step-cpu.json",
         kind="step",
-        render=step_section,
+        blocks=step_blocks,
         document="docs/TRACKER.md",
     ),
+    Section(
+        name="learn",
+        title="A small model learns to track",
+        file="learn-cpu.json",
+        kind="learn",
+        blocks=learn_blocks,
+        document="docs/TRACKER.md",
+    ),
+    Section(
+        name="limits",
+        title="Index, plan, memory and start",
+        file="limits-cpu.json",
+        kind="limits",
+        blocks=limits_blocks,
+    ),
+    Section(
+        name="pack",
+        title="Packing",
+        file="pack-cpu.json",
+        kind="pack",
+        blocks=pack_blocks,
+    ),
 )
+
+
+def _runs(section: Section, results: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """File name and content of every result of a section that is there."""
+    for path in sorted(results.glob(section.file)):
+        yield path.name, result.read(path, section.kind)
+
+
+def shown(results: Path) -> list[Shown]:
+    """All sections with the results that are there.
+
+    Raises
+    ------
+    FormatError : if one is damaged
+    """
+    return [Shown(section=section, runs=tuple(_runs(section, results))) for section in SECTIONS]
+
+
+def _body(section: Section, results: Path) -> str:
+    runs = [run for _, run in _runs(section, results)]
+    if not runs:
+        if section.absent is None:
+            raise FormatError(
+                f"{results / section.file}: no such result; make it with '{section.repeats}'"
+            )
+        return section.absent
+    lead = [section.lead] if section.lead else []
+    return "\n\n".join([*lead, *(markdown(section.blocks(run)) for run in runs)])
 
 
 def update(text: str, document: str, results: Path, where: str) -> str:
@@ -220,13 +220,12 @@ def update(text: str, document: str, results: Path, where: str) -> str:
         if end not in rest:
             raise FormatError(f"{where}: '{end}' stands before '{begin}'")
         after = rest.partition(end)[2]
-        body = section.render(result.read(results / section.file, section.kind))
-        text = f"{before}{begin}\n{body}\n{end}{after}"
+        text = f"{before}{begin}\n{_body(section, results)}\n{end}{after}"
     return text
 
 
 def write(root: Path, results: Path, check: bool) -> list[Path]:
-    """Bring the documents up to date.
+    """Bring the documents, the page and the README's plot up to date.
 
     Parameters
     ----------
@@ -236,18 +235,28 @@ def write(root: Path, results: Path, check: bool) -> list[Path]:
 
     Returns
     -------
-    the documents that were stale
+    the files that were stale
+
+    Raises
+    ------
+    FormatError : if markers or results are absent or damaged
+    StorageError : if a file cannot be written
     """
-    stale = []
+    texts: dict[Path, tuple[str | None, str]] = {}
     for document in dict.fromkeys(section.document for section in SECTIONS):
+        if document is None:
+            continue
         path = root / document
         try:
-            old = path.read_text()
+            old = path.read_text("utf-8")
         except OSError as error:
             raise FormatError(f"{path}: cannot be read: {error.strerror}") from error
-        new = update(old, document, results, str(path))
-        if new != old:
-            stale.append(path)
-            if not check:
-                FolderSink(path.parent).write(path.name, new.encode())
+        texts[path] = old, update(old, document, results, str(path))
+    sections = shown(results)
+    for name, new in ((PAGE, page(sections)), (PLOT, readme_plot(sections))):
+        path = root / name
+        texts[path] = path.read_text("utf-8") if path.exists() else None, new
+    stale = [path for path, (old, new) in texts.items() if old != new]
+    for path in () if check else stale:
+        FolderSink(path.parent).write(path.name, texts[path][1].encode())
     return stale

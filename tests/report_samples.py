@@ -1,0 +1,185 @@
+"""Results that are made up, of the kinds that a report shows, with names that want escaping."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmarks.runner import summary
+
+HOSTILE = "<script>alert(\"x\")</script> & 'y'"
+_ENVIRONMENT = {
+    "cpu": f"CPU {HOSTILE}", "cores_usable": 2, "cores": 4, "memory_bytes": 8e9,
+    "load_1min_at_start": 0.5, "gpus": [], "system": "Linux", "python": "3.12.0",
+    "versions": {"torch": "2.14.1"}, "commit": "0123456789abcdef", "uncommitted_changes": True,
+}  # fmt: skip
+DATASET = {
+    "name": f"set {HOSTILE}", "frames": 2832, "tracks": 59, "categories": 10, "crop_px": 446,
+    "quality": None, "mean_jpeg_kb": 34.5, "p5_p95_jpeg_kb": [22.8, 48.5], "synthetic": True,
+    "index_sha256": "ab",
+}  # fmt: skip
+
+
+def envelope(kind: str) -> dict[str, Any]:
+    """First keys of a result."""
+    return {
+        "schema": 1,
+        "kind": kind,
+        "made_utc": "2026-11-25T03:58:13+00:00",
+        "command": f"python -m benchmarks {kind} --data '{HOSTILE}'",
+        "environment": _ENVIRONMENT,
+    }
+
+
+def _summaries(repeats: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    return {key: summary([one[key] for one in repeats]) for key in repeats[0]}
+
+
+def _figures(repeat: int, rate: float, first: float) -> dict[str, float]:
+    rate *= 1 + 0.02 * repeat
+    return {
+        "repeat": repeat, "pairs_per_s": rate, "cpu_ms_per_pair": 2000 / rate,
+        "memory_peak_beyond_imports_mb": 40 + rate / 10, "first_batch_s": 40 / rate,
+        "others_cores_busy": 0.03, "pairs_per_s_x_first": rate / first,
+        "cpu_ms_per_pair_x_first": first / rate, "memory_x_first": 1.5,
+        "first_batch_s_x_first": first / rate,
+    }  # fmt: skip
+
+
+def sweep() -> dict[str, Any]:
+    """Workers (numbers) and page cache (names), three contestants, one absent at a point."""
+    axes = []
+    for axis, scale, points in (
+        ("workers", "log2", (("1", 1), ("2", 2), ("4", 4))),
+        ("size", "log2", (("1 GB", 1.0), ("8 GB", 8.0))),
+        ("cache", "names", (("cold", None), ("warm", None))),
+    ):
+        contestants = []
+        for name, group, rate in (
+            ("cpu", "ours", 800.0),
+            (f"peer {HOSTILE}", "peer", 700.0),
+            ("zip-tuned", "baseline", 600.0),
+            ("decode-only", "limit", 1500.0),
+        ):
+            found = []
+            for i, (point, _) in enumerate(points):
+                if name == "zip-tuned" and i == 2:
+                    continue
+                speed = rate * (i + 1) * (1.6 if group == "peer" and i == 2 else 1)
+                repeats = [_figures(repeat, speed, rate) for repeat in range(3)]
+                found.append({"point": point, "repeats": repeats, "summary": _summaries(repeats)})
+            contestants.append({"name": name, "label": name, "group": group, "points": found})
+        one = {
+            "axis": axis, "title": f"{axis} {HOSTILE}", "unit": "GB" if axis == "size" else "",
+            "scale": scale, "work": "recipe", "case": {"batch_size": 32},
+            "data": {"datasets": [DATASET], "page_cache": "warm"},
+            "points": [{"name": point, "value": value} for point, value in points],
+            "contestants": contestants,
+            "absent": [{"name": "zip-tuned", "point": points[-1][0], "reason": HOSTILE}],
+            "notes": ["The kernel kept 3 % of the pages."],
+        }  # fmt: skip
+        if axis == "size":
+            opened = [{"open_ms": 1.5, "rows": 1000.0}]
+            one["openings"] = [{"point": "1 GB", "repeats": opened, "summary": _summaries(opened)}]
+        axes.append(one)
+    return {**envelope("sweep"), "complete": False, "axes": axes, "config": {}}
+
+
+def gpu() -> dict[str, Any]:
+    """Every part, one of which failed."""
+    rates = [{"pairs_per_s": rate, "cpu_ms_per_pair": 0.1} for rate in (9000.0, 9100.0, 9050.0)]
+    block = [{"steps_per_s": rate, "wait_share": 0.01} for rate in (20.0, 20.5, 20.1)]
+    ratio = [0.93, 0.95, 0.94]
+    feed = {"repeats": block, "summary": _summaries(block)}
+    runs = [
+        {
+            "mode": mode, "hw_decoder_load": load, "threads": 4, "batch_pairs": 64,
+            "pairs_per_s": 8000 + 1000 * load, "cpu_ms_per_pair": 0.1,
+            "jpeg_engine_percent": 80, "error": None,
+        }
+        for mode in ("region", "whole")
+        for load in (0.0, 0.65, 0.9)
+    ]  # fmt: skip
+    found: dict[str, dict[str, Any]] = {
+        "environment": {
+            "gpu": HOSTILE, "driver": "570", "gpu_memory_mb": 80000, "torch_cuda": "12.8",
+            "dali": "2.4.0", "nvimgcodec": "0.9", "checks": [],
+        },
+        "parity": {
+            "pairs": 256, "crops": 512, "boxes_equal": True,
+            "template": {"mean": 0.3, "p99": 2.0, "max": 9.0},
+            "search": {"mean": 0.31, "p99": 2.0, "max": 11.0},
+        },
+        "decode": {"runs": runs, "best": {"region": runs[2]}, "errors": {"whole": HOSTILE}},
+        "loaders": {
+            "settings": {},
+            "contestants": [
+                {"name": name, "label": name, "repeats": rates, "summary": _summaries(rates)}
+                for name in ("dali", "decode-only", "zip-tuned")
+            ],
+            "ratios": {"decode-only": {"repeats": ratio, "summary": summary(ratio)}},
+            "absent": [{"name": "zip-published", "reason": HOSTILE}],
+        },
+        "train": {
+            "model": "spm_alexnet", "width": 1.0, "batch_size": 64,
+            "settings": [
+                {
+                    "name": "fp32", "feeds": {"ready": feed, "loader": feed},
+                    "share": {"repeats": ratio, "summary": summary(ratio)},
+                }
+            ],
+        },
+        "faults": {},
+    }  # fmt: skip
+    parts = [
+        {
+            "name": name, "state": "done" if part else "failed",
+            "error": None if part else HOSTILE, "share_s": 60.0, "seconds": 41.5,
+            "memory": {"host_peak_mb": 900.0, "gpu_peak_mb": None}, "found": part,
+        }
+        for name, part in found.items()
+    ]  # fmt: skip
+    claim = {
+        "key": "decode_share", "what": "of decoding alone", "unit": "", "bar": 0.9, "least": True,
+        "repeats": ratio, "summary": summary(ratio), "holds": True,
+    }  # fmt: skip
+    data = {"datasets": [DATASET]}
+    rest = {"dry_run": False, "minutes": 8.0, "device": "cuda"}
+    return {**envelope("gpu"), **rest, "data": data, "parts": parts, "claims": [claim]}
+
+
+def scale() -> dict[str, Any]:
+    """Two storages, three modes, 1 to 64 nodes."""
+    rows = [
+        {
+            "mode": mode, "storage": storage, "nodes": nodes, "gpus": 8 * nodes,
+            "startup": {"seconds": 12.0, "bytes": 1e9, "memory_gb": 1.4},
+            "epochs": [],
+            "total": {
+                "bytes_fetched": 1e12, "requests": 1e7 * nodes, "hours": 10.0,
+                "usd": 4.2 if storage == "s3" else None, "wait_share": share * nodes / 64,
+            },
+            "sustained_pairs_per_s_gpu": 500.0 / nodes,
+        }
+        for storage in ("nvme", "s3")
+        for mode, share in (("indexed", 0.4), ("sequential", 0.1), ("zip-memory", 0.0))
+        for nodes in (1, 8, 64)
+    ]  # fmt: skip
+    return {
+        **envelope("scale"),
+        "config": {"demand_pairs_per_s_gpu": 1200.0, "gpus_per_node": 8, "epochs": 20},
+        "data": [{"name": "lasot", "frames": 1_000_000, "jpeg_gb": 34.0}],
+        "storages": [
+            {"name": "nvme", "text": f"NVMe {HOSTILE}"},
+            {"name": "s3", "text": "S3, 30 ms"},
+        ],
+        "rows": rows,
+        "checks": [
+            {
+                "case": "a", "text": HOSTILE, "quantity": "bytes", "unit": "MB", "predicted": 10.0,
+                "measured": 10.5, "repeats": [10.5], "error": -0.048, "absolute": False,
+            }
+        ],
+        "calibration": {},
+        "advice": [{"storage": "nvme", "text": f"indexed {HOSTILE}"}],
+    }  # fmt: skip
