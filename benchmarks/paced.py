@@ -124,8 +124,8 @@ def measure(paced: Paced) -> dict[str, Any]:
         wall, cpu = time.perf_counter() - wall, cpu_s(root) - cpu
         time.sleep(0.5)  # what was announced has come
         stats = loader.stats()
-        after, planned = _io(), isinstance(loader.sets, DataSets)
-        needed = sum(picture_sizes(loader.sets, paced).values()) if planned else 0
+        after, sets = _io(), loader.sets
+        needed = sum(picture_sizes(sets, paced).values()) if isinstance(sets, DataSets) else 0
     return {
         "wait_share": waited / wall,
         "pairs_per_s": paced.batches * paced.batch_size / wall,

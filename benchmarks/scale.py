@@ -22,6 +22,7 @@ import numpy as np
 from benchmarks import result
 from benchmarks.scale_case import DATA, QUALITY_RATIO, STORAGES, Node, ScaleCase, Storage
 from benchmarks.scale_indexed import coalesced, indexed_row, traces_of
+from benchmarks.scale_report import advice
 from benchmarks.scale_streamed import sequential_rows
 from benchmarks.scale_world import World, startup_s, totals
 from benchmarks.synthetic_index import synthetic
@@ -85,7 +86,7 @@ def _zip_row(world: World, nodes: int, storage: Storage) -> dict[str, Any]:
         },
         "epochs": epochs,
         "total": totals(case, storage, size * nodes, number, every, count, seconds),
-        "sustained_pairs_per_s_gpu": None,
+        "sustained_pairs_per_s_gpu": float(case.demand),  # as many as are asked for
     }
 
 
@@ -140,7 +141,7 @@ def simulate(
         world = World.of(case, sets, config, node)
         rows = list(simulated_rows(world, STORAGES, told))
         data = data_facts(sets)
-    return {
+    found = {
         **run,
         "config": case.facts(),
         "data": data,
@@ -152,3 +153,4 @@ def simulate(
         "rows": rows,
         "checks": checks,
     }
+    return {**found, "advice": advice(found)}

@@ -206,5 +206,13 @@ class ScaleCase:
         return self.pairs_per_epoch // (self.batch * self.gpus * nodes)
 
     def facts(self) -> dict[str, Any]:
-        """Every field, for a result."""
-        return asdict(self)
+        """Every field, for a result, under names with units."""
+        facts = asdict(self)
+        for name, long in (
+            ("demand", "demand_pairs_per_s_gpu"),
+            ("gpus", "gpus_per_node"),
+            ("batch", "batch_per_gpu"),
+            ("shown", "shown_epochs"),
+        ):
+            facts[long] = facts.pop(name)
+        return facts

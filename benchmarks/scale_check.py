@@ -318,6 +318,7 @@ def _facts(seen: list[_Seen]) -> dict[str, Any]:
     off = predicted - measured
     return {
         "case": seen[0].case,
+        "text": seen[0].case,
         "quantity": seen[0].quantity,
         "unit": seen[0].unit,
         "predicted": predicted,

@@ -98,7 +98,7 @@ def traces_of(
     count = case.steps_per_epoch(nodes)
     part = _stretch(world, count)
     by_epoch = (case.epochs, count * case.gpus * picture)
-    caches = {
+    caches: dict[tuple[str, float], Traces] = {
         (one.cache, one.cache_gb): Traces.empty(case.epochs, world.shown, part, ranks, picture)
         for one in storages
     }
@@ -164,7 +164,8 @@ def indexed_row(
     put : requests that the loader puts together to fewer, of a sample
     """
     case, shown = world.case, world.shown
-    count, warm = case.steps_per_epoch(nodes), storage.prefetch
+    count = case.steps_per_epoch(nodes)
+    warm = min(storage.prefetch, len(traces.stretch[shown[0]]) - 1)
     fewer = put.requests / put.ranges if storage.cache == "disk" else 1.0
     larger = put.fetched / put.wanted if storage.cache == "disk" else 1.0
     runs = {e: steps(_flow(case, storage, case.demand), traces.stretch[e]) for e in shown}

@@ -57,7 +57,7 @@ class Catalogue:
         """Bytes on disk of the pictures in the cache; of sums, a page where the first one lies."""
         span = self.file[rows] * (1 << 32) + self.offset[rows] // _SUM_SPAN
         _, first = np.unique(span, return_index=True)
-        total = self.pages[rows]
+        total: Ints = self.pages[rows]
         total[first] += PAGE
         return total
 

@@ -10,6 +10,7 @@ __all__ = [
     "ADVICE_HEADER",
     "CHECK_HEADER",
     "SCALE_HEADER",
+    "advice",
     "advice_rows",
     "check_rows",
     "scale_lines",
@@ -30,7 +31,7 @@ _BOUND = 0.05  # share of the time that GPUs may wait where a storage is called 
 def scale_rows(run: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Cells under `SCALE_HEADER`, for some numbers of nodes; the JSON has all."""
     nodes = [n for n in run["config"]["nodes"] if n in SHOWN_NODES] or run["config"]["nodes"]
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for storage in run["storages"]:
         for row in _of(run, storage["name"]):
             if row["nodes"] not in nodes:
@@ -90,7 +91,7 @@ def _span(nodes: list[int]) -> str:
 
 def advice_rows(run: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Cells under `ADVICE_HEADER`: which mode where, neighbours of one choice together."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for storage in run["storages"]:
         for mode, group in groupby(
             _choices(run, storage["name"]), lambda ordered: ordered[0]["mode"]
@@ -133,11 +134,11 @@ def scale_lines(run: Mapping[str, Any]) -> list[str]:
     lines = [
         f"{frames:,} pictures, {jpeg:,.1f} GB at quality 90 "
         f"({', '.join(_data(one) for one in run['data'])}); {config['epochs']} epochs of "
-        f"{config['pairs_per_epoch']:,} pairs, {config['gpus']} GPUs a node, {config['batch']} "
-        f"pairs a GPU, each GPU takes {config['demand']:,.0f} pairs/s. A node keeps "
+        f"{config['pairs_per_epoch']:,} pairs, {config['gpus_per_node']} GPUs a node, "
+        f"{config['batch_per_gpu']} pairs a GPU, each GPU takes "
+        f"{config['demand_pairs_per_s_gpu']:,.0f} pairs/s. A node keeps "
         f"{config['page_cache_gb']:g} GB of files in its page cache."
     ]
-    lines += [_storage_line(run, storage) for storage in run["storages"]]
     lines.append(_memory_line(run))
     lines.append(_request_line(run))
     return lines
@@ -147,31 +148,37 @@ def _data(one: Mapping[str, Any]) -> str:
     return f"{one['name']} {one['frames']:,} of {one['mean_jpeg_kb']:.1f} KB"
 
 
-def _storage_line(run: Mapping[str, Any], storage: Mapping[str, Any]) -> str:
-    """Say where a storage is fast enough, and with which mode."""
-    choices = _choices(run, storage["name"])
-    fast = [
-        ordered[0]
-        for ordered in choices
-        if ordered[0]["epochs"][-1]["wait_share"] <= _BOUND
-        and ordered[0]["total"]["wait_share"] <= 0.5
+def advice(run: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Which mode where, a sentence for each storage."""
+    return [
+        {"storage": one["name"], "text": _storage_line(run, one["name"])} for one in run["storages"]
     ]
-    indexed = [row for row in _of(run, storage["name"]) if row["mode"] == "indexed"]
+
+
+def _storage_line(run: Mapping[str, Any], storage: str) -> str:
+    """Say which mode is the fastest, where it is fast enough, and what it feeds."""
+    choices = _choices(run, storage)
+    fast = [ordered[0] for ordered in choices if ordered[0]["total"]["wait_share"] <= _BOUND]
+    indexed = [row for row in _of(run, storage) if row["mode"] == "indexed"]
     most, least = indexed[0], indexed[-1]
     rates = (
         f"indexed reading feeds {most['sustained_pairs_per_s_gpu']:,.0f} pairs/s to each GPU of "
         f"{most['nodes']} node(s) and {least['sustained_pairs_per_s_gpu']:,.0f} to each of "
         f"{least['nodes']}"
     )
-    if not fast:
-        told = "the GPUs wait in every case"
-    else:
-        modes = dict.fromkeys(row["mode"] for row in fast)
-        told = (
-            f"the GPUs wait at most {100 * _BOUND:.0f} % of an epoch with {' or '.join(modes)} on "
-            f"{', '.join(str(row['nodes']) for row in fast)} node(s)"
+    fastest = ", ".join(
+        f"{mode} on {_span([one[0]['nodes'] for one in group])} node(s)"
+        for mode, group in (
+            (mode, list(found)) for mode, found in groupby(choices, lambda one: one[0]["mode"])
         )
-    return f"**{storage['text']}**: {told}; {rates}."
+    )
+    enough = (
+        f"GPUs wait at most {100 * _BOUND:.0f} % of the whole time on "
+        f"{_span([row['nodes'] for row in fast])} node(s)"
+        if fast
+        else f"GPUs wait more than {100 * _BOUND:.0f} % of the time in every case"
+    )
+    return f"fastest is {fastest}; {enough}; {rates}."
 
 
 def _memory_line(run: Mapping[str, Any]) -> str:
@@ -200,7 +207,7 @@ def _request_line(run: Mapping[str, Any]) -> str:
 
 def check_rows(run: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Cells under `CHECK_HEADER`."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for one in run["checks"]:
         if one["absolute"]:
             cells = (

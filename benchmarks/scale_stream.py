@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,15 +30,22 @@ class Streamed:
     Attributes
     ----------
     sizes, frames, opened : (K, R) bytes, frames and shards opened for each rank's k-th batch
-    kept : (D, R) frames of each data set that reached a rank's window
+    filled, kept : (D, R) frames of each data set that reached a rank's window, for the first batch
+        and for all
     shared : ranks stream every shard of a data set and keep a part of its tracks
     """
 
     sizes: Floats
     frames: Floats
     opened: Floats
+    filled: Ints
     kept: Ints
     shared: bool
+
+    def whole(self, values: Floats | Ints, first: Floats | Ints, batches: int) -> Any:
+        """What an epoch of more batches reads: the others read as those after the first do."""
+        more = (batches - 1) / max(1, len(self.sizes) - 1)
+        return first + (values - first) * more
 
 
 def entry_bytes(source: DataSet) -> Ints:
@@ -94,7 +102,7 @@ def read_epoch(
     """
     numbers = _shards(sources)
     out = np.zeros((3, steps, len(ranks)))
-    kept = np.zeros((len(sources), len(ranks)), np.int64)
+    filled, kept = (np.zeros((len(sources), len(ranks)), np.int64) for _ in range(2))
     bounds = np.cumsum([one.weight for one in sources])[:-1]
     for at, rank in enumerate(ranks):
         counters = [_Counter(one) for one in sources]
@@ -121,10 +129,17 @@ def read_epoch(
                 [sum(getattr(one, name) for one in counters) for name in _COUNTED], float
             )
             out[:, k, at] = now - before
+            if k == 0:
+                filled[:, at] = taken
             before = now
         kept[:, at] = taken
     return Streamed(
-        sizes=out[0], frames=out[1], opened=out[2], kept=kept, shared=max(numbers) < world
+        sizes=out[0],
+        frames=out[1],
+        opened=out[2],
+        filled=filled,
+        kept=kept,
+        shared=max(numbers) < world,
     )
 
 

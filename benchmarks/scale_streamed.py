@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.scale_case import Storage
+from benchmarks.scale_case import MOST_PREFETCH, Storage
 from benchmarks.scale_steps import Flow, stream_steps
 from benchmarks.scale_stream import Streamed, page_hits, read_epoch
 from benchmarks.scale_world import World, startup_s, totals
@@ -26,7 +26,8 @@ def sequential_rows(
     total = case.gpus * nodes
     fewest = min(len(one.manifest.shards) for one in world.sets.sets)
     ranks = range(case.gpus) if total <= fewest else range(1)
-    read = read_epoch(world.sets.sets, world.config, 0, ranks, total, case.batch, count)
+    steps = min(count, case.steps + MOST_PREFETCH)
+    read = read_epoch(world.sets.sets, world.config, 0, ranks, total, case.batch, steps)
     for storage in storages:
         yield _row(world, nodes, storage, read, list(ranks))
 
@@ -34,18 +35,22 @@ def sequential_rows(
 def _row(
     world: World, nodes: int, storage: Storage, read: Streamed, ranks: list[int]
 ) -> dict[str, Any]:
-    case, count = world.case, len(read.sizes)
+    case, count = world.case, world.case.steps_per_epoch(nodes)
     total = case.gpus * nodes
     many = total / len(ranks)  # ranks that each looked at stands for
+    kept = np.rint(read.whole(read.kept, read.filled, count)).astype(np.int64)
     hits = np.zeros(case.epochs)
     if storage.cache == "page":
         hits = page_hits(
-            world.sets.sets, world.config, case.epochs, ranks, total, read.kept,
+            world.sets.sets, world.config, case.epochs, ranks, total, kept,
             case.page_cache_gb * 1e9 * len(ranks) / case.gpus,
         )  # fmt: skip
         if read.shared:  # ranks of a node read the same shards abreast: one of them fetches
             hits = 1 - (1 - hits) / case.gpus
-    needed, opened = read.sizes.sum() * many, read.opened.sum() * many
+    needed, opened = (
+        float(read.whole(one.sum(), one[0].sum(), count)) * many
+        for one in (read.sizes, read.opened)
+    )
     fetched = needed * (1 - hits)
     seconds = {e: _epoch_s(world, nodes, storage, read, 1 - hits[e - 1]) for e in world.shown}
     free = _epoch_s(world, nodes, storage, read, 1 - hits[world.shown[-1] - 1], demand=False)
@@ -101,8 +106,7 @@ def _epoch_s(
     Each rank looked at stands for as many ranks of all nodes, and its node for the others.
     """
     case = world.case
-    count, ranks = read.sizes.shape
-    first = min(count, case.steps + storage.prefetch)
+    count, (first, ranks) = case.steps_per_epoch(nodes), read.sizes.shape
     # The server of all nodes is as busy as if all ranks were here: it has a share of its rate.
     part = ranks / (case.gpus * nodes)
     flow = Flow(
@@ -114,9 +118,9 @@ def _epoch_s(
     )
     run = stream_steps(
         flow,
-        read.sizes[:first] * share,
-        read.frames[:first],
-        read.opened[:first],
+        read.sizes * share,
+        read.frames,
+        read.opened,
         world.node.stream_frames_per_s,
     )
     settled = min(storage.prefetch, first - 1)

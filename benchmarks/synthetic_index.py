@@ -107,7 +107,8 @@ def _sizes(one: Synthetic, first_row: int, rows: int) -> npt.NDArray[np.int64]:
     u = uniforms(5, _STREAM_SIZES, 0, first_row, rows, 4)
     raw = np.exp((u[:, 0] + u[:, 1] - 1) * one.spread)
     mean = (np.sinh(one.spread / 2) / (one.spread / 2)) ** 2  # of `raw`
-    return np.rint(1e3 * one.kb * raw / mean).astype(np.int64)
+    sizes: npt.NDArray[np.int64] = np.rint(1e3 * one.kb * raw / mean).astype(np.int64)
+    return sizes
 
 
 def _blocks(size: npt.NDArray[np.int64] | int) -> Any:
