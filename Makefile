@@ -11,7 +11,7 @@ help:
 	@echo "make install   .venv with everything (6.5 GB: CUDA builds of torch and DALI)"
 	@echo "make demo      demo data -> shards -> pairs -> training -> benchmark table"
 	@echo "make test      lint, types, import rules, all tests that need no GPU"
-	@echo "make test-services   tests that need nginx or minutes; names what is absent"
+	@echo "make test-services   tests that need nginx, a browser or minutes; names what is absent"
 	@echo "make quick     the tests that take a minute"
 	@echo "make bench     the loader benchmark of the README, on data that it makes"
 

@@ -6,6 +6,7 @@ narrow, and the style shows the one that fits. The same results make the same by
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from importlib import resources
 from typing import Any
@@ -25,6 +26,7 @@ __all__ = ["PAGE", "PLOT", "Shown", "page", "readme_plot"]
 PAGE = "docs/benchmarks.html"
 PLOT = "docs/benchmarks.svg"
 _WIDE, _NARROW = 760.0, 358.0
+_SPREAD = re.compile(r"([\d,.]+(?: [\w%]+)?) (\([\d,.]+ to [\d,.]+\))")
 
 
 def page(sections: Sequence[Shown]) -> str:
@@ -107,13 +109,24 @@ def _piece(one: Shown) -> dict[str, Any]:
     piece: dict[str, Any] = {"id": section.name, "title": section.title, "absent": "", "blocks": []}
     if not one.runs:
         piece["absent"] = code(one.absence)
-    for _, run in one.runs:
-        piece["blocks"] += _groups(section.blocks(run))
+    for number, (_, run) in enumerate(one.runs):
+        piece["blocks"] += _groups(section.blocks(run), f"-{number}" if number else "")
     return piece
 
 
-def _groups(blocks: Sequence[Block]) -> list[dict[str, Any]]:
-    """Blocks as the template takes them; items that follow each other are one list."""
+def _cell(text: str) -> Markup:
+    """A table's cell; the quartiles of a figure stand below it."""
+    found = _SPREAD.fullmatch(text)
+    if found is None:
+        return code(text)
+    return Markup('{} <span class="spread">{}</span>').format(*found.groups())
+
+
+def _groups(blocks: Sequence[Block], suffix: str = "") -> list[dict[str, Any]]:
+    """Blocks as the template takes them; items that follow each other are one list.
+
+    `suffix` tells plots of several results of one kind apart.
+    """
     found: list[dict[str, Any]] = []
     for block in blocks:
         group: dict[str, Any] = {"list": None, "table": None, "wide": None, "text": "", "rows": ()}
@@ -123,10 +136,10 @@ def _groups(blocks: Sequence[Block]) -> list[dict[str, Any]]:
             found[-1]["list"].append(code(block.text))
             continue
         if isinstance(block, Table):
-            rows = [[code(cell) for cell in row] for row in block.rows]
+            rows = [[_cell(cell) for cell in row] for row in block.rows]
             found.append({**group, "table": block, "caption": code(block.caption), "rows": rows})
         elif isinstance(block, Plot):
-            found.append({**group, **_plot(block)})
+            found.append({**group, **_plot(block, suffix)})
         else:
             found.append({**group, "text": code(block.text)})
     return found

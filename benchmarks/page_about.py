@@ -261,6 +261,6 @@ def reproduce_blocks(sections: Sequence[Shown]) -> list[Block]:
         ),
         Text(
             text="Machines differ and are noisy: compare ratios, not pairs/s. "
-            "`python -m benchmarks compare A.json B.json` sets two results beside each other."
+            "`python -m benchmarks --compare A.json B.json` sets two results beside each other."
         ),
     ]
