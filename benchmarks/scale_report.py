@@ -222,5 +222,5 @@ def check_rows(run: Mapping[str, Any]) -> list[tuple[str, ...]]:
                 f"{one['measured']:,.4g}{unit}",
                 f"{100 * one['error']:+.1f} %",
             )
-        rows.append((one["case"], one["quantity"], *cells))
+        rows.append((one["text"], one["quantity"], *cells))
     return rows
