@@ -37,6 +37,7 @@ class Paced:
     pairs_per_s : that the consumer takes
     batches, warmup : counted; dropped before them
     batch_size, threads, prefetch, seed, storage : of the loader
+    settle_s : after the last batch, for what was announced to come
     connections : of remote data; 0: the default
     window_tracks : of ``storage: sequential``; 0: the default
     """
@@ -51,6 +52,7 @@ class Paced:
     prefetch: int = 4
     seed: int = 7
     storage: StorageName = "auto"
+    settle_s: float = 0.5
     connections: int = 0
     window_tracks: int = 0
 
@@ -122,7 +124,7 @@ def measure(paced: Paced) -> dict[str, Any]:
             due = max(due, got - batch_s) + batch_s  # the step after this batch ends then
             time.sleep(max(0.0, due - time.perf_counter()))
         wall, cpu = time.perf_counter() - wall, cpu_s(root) - cpu
-        time.sleep(0.5)  # what was announced has come
+        time.sleep(paced.settle_s)  # what was announced has come
         stats = loader.stats()
         after, sets = _io(), loader.sets
         needed = sum(picture_sizes(sets, paced).values()) if isinstance(sets, DataSets) else 0

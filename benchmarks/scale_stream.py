@@ -30,22 +30,25 @@ class Streamed:
     Attributes
     ----------
     sizes, frames, opened : (K, R) bytes, frames and shards opened for each rank's k-th batch
-    filled, kept : (D, R) frames of each data set that reached a rank's window, for the first batch
-        and for all
+    half, kept : (D, R) frames of each data set that reached a rank's window in the first half of
+        the batches, and in all
     shared : ranks stream every shard of a data set and keep a part of its tracks
     """
 
     sizes: Floats
     frames: Floats
     opened: Floats
-    filled: Ints
+    half: Ints
     kept: Ints
     shared: bool
 
-    def whole(self, values: Floats | Ints, first: Floats | Ints, batches: int) -> Any:
-        """What an epoch of more batches reads: the others read as those after the first do."""
-        more = (batches - 1) / max(1, len(self.sizes) - 1)
-        return first + (values - first) * more
+    def whole(self, values: Any, in_half: Any, batches: int) -> Any:
+        """What an epoch of more batches reads: the others read as those of the second half do.
+
+        The first half fills the windows: each when its data set is first drawn from.
+        """
+        count = len(self.sizes)
+        return values + (values - in_half) * (batches - count) / max(1, count - count // 2)
 
 
 def entry_bytes(source: DataSet) -> Ints:
@@ -102,7 +105,7 @@ def read_epoch(
     """
     numbers = _shards(sources)
     out = np.zeros((3, steps, len(ranks)))
-    filled, kept = (np.zeros((len(sources), len(ranks)), np.int64) for _ in range(2))
+    half, kept = (np.zeros((len(sources), len(ranks)), np.int64) for _ in range(2))
     bounds = np.cumsum([one.weight for one in sources])[:-1]
     for at, rank in enumerate(ranks):
         counters = [_Counter(one) for one in sources]
@@ -129,15 +132,15 @@ def read_epoch(
                 [sum(getattr(one, name) for one in counters) for name in _COUNTED], float
             )
             out[:, k, at] = now - before
-            if k == 0:
-                filled[:, at] = taken
+            if k + 1 == steps // 2:
+                half[:, at] = taken
             before = now
         kept[:, at] = taken
     return Streamed(
         sizes=out[0],
         frames=out[1],
         opened=out[2],
-        filled=filled,
+        half=half,
         kept=kept,
         shared=max(numbers) < world,
     )

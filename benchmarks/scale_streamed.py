@@ -38,7 +38,7 @@ def _row(
     case, count = world.case, world.case.steps_per_epoch(nodes)
     total = case.gpus * nodes
     many = total / len(ranks)  # ranks that each looked at stands for
-    kept = np.rint(read.whole(read.kept, read.filled, count)).astype(np.int64)
+    kept = np.rint(read.whole(read.kept, read.half, count)).astype(np.int64)
     hits = np.zeros(case.epochs)
     if storage.cache == "page":
         hits = page_hits(
@@ -48,7 +48,7 @@ def _row(
         if read.shared:  # ranks of a node read the same shards abreast: one of them fetches
             hits = 1 - (1 - hits) / case.gpus
     needed, opened = (
-        float(read.whole(one.sum(), one[0].sum(), count)) * many
+        float(read.whole(one.sum(), one[: len(one) // 2].sum(), count)) * many
         for one in (read.sizes, read.opened)
     )
     fetched = needed * (1 - hits)
@@ -123,8 +123,8 @@ def _epoch_s(
         read.opened,
         world.node.stream_frames_per_s,
     )
-    settled = min(storage.prefetch, first - 1)
-    each = run.span(settled) / (first - settled) if settled else flow.step_s
+    half = max(1, first // 2)  # windows are full by then
+    each = run.span(half) / (first - half) if first > half else flow.step_s
     return float(run.taken[-1] + flow.step_s + (count - first) * each)
 
 
