@@ -12,6 +12,7 @@ from benchmarks.cli_diff import COMPARE
 from benchmarks.cli_gpu import gpu
 from benchmarks.cli_model import learn, step, train
 from benchmarks.cli_quick import quick
+from benchmarks.cli_scale import scale
 from benchmarks.cli_shards import pack, remote, sequential
 from benchmarks.cli_sweep import sweep
 from benchmarks.contestants import CONTESTANTS, UNIT, Entry, named
@@ -45,7 +46,7 @@ def main() -> None:
     """Measure our loaders beside the published way and beside what the machine allows."""
 
 
-for one in (gpu, learn, pack, quick, remote, sequential, step, sweep, train):
+for one in (gpu, learn, pack, quick, remote, scale, sequential, step, sweep, train):
     main.add_command(one)
 
 

@@ -84,6 +84,7 @@ class FaultyServer:
     origin : a folder, or the URL of another server
     schedule : fault of each request, by its number from 0 and its path
     delay_s : before each answer
+    bytes_per_s : of all bodies together; 0: no limit
 
     Attributes
     ----------
@@ -98,8 +99,10 @@ class FaultyServer:
         origin: str | Path,
         schedule: Callable[[int, str], Fault] = lambda *_: "",
         delay_s: float = 0.0,
+        bytes_per_s: float = 0.0,
     ) -> None:
         self.schedule, self.delay_s = schedule, delay_s
+        self._bytes_per_s, self._link_free = bytes_per_s, 0.0
         self.counts: Counter[str] = Counter()
         self.paths: list[tuple[str, str]] = []
         self.sent = 0
@@ -200,6 +203,10 @@ class FaultyServer:
         body = b"" if method == "HEAD" else answer.body
         broken = fault in ("cut", "freeze") and bool(body)
         body = body[: len(body) // 2] if broken else body
+        if self._bytes_per_s:  # one link for all: a body waits for those before it
+            now = self._loop.time()
+            self._link_free = max(now, self._link_free) + len(body) / self._bytes_per_s
+            await asyncio.sleep(self._link_free - now)
         writer.write("\r\n".join(lines).encode("latin-1") + body)
         await writer.drain()
         self.sent += len(body)
@@ -311,10 +318,12 @@ class _Upstream:
 @click.argument("origin")
 @click.option("--delay-ms", type=click.FloatRange(0), default=0.0, help="Before each answer.")
 @click.option("--refuse", type=click.FloatRange(0, 1), default=0.0, help="Share answered by 503.")
-def main(origin: str, delay_ms: float, refuse: float) -> None:
+@click.option("--mb-per-s", type=click.FloatRange(0), default=0.0, help="Of all bodies; 0: any.")
+def main(origin: str, delay_ms: float, refuse: float, mb_per_s: float) -> None:
     """Serve ORIGIN, a folder or the URL of another server, until standard input is closed."""
     place: Any = origin if origin.startswith("http://") else Path(origin)
-    with FaultyServer(place, seeded({"refuse": refuse}), delay_ms / 1e3) as server:
+    faults = seeded({"refuse": refuse})
+    with FaultyServer(place, faults, delay_ms / 1e3, 1e6 * mb_per_s) as server:
         click.echo(server.url)
         with suppress(KeyboardInterrupt):
             sys.stdin.read()

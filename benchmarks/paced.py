@@ -11,13 +11,15 @@ import os
 import sys
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from benchmarks.proc import cpu_s
-from loaders.config import PairConfig
+from loaders.config import PairConfig, StorageName
 from loaders.loader import PairLoader
 from loaders.remote import RemoteConfig
 from loaders.sets import DataSets
+from loaders.window import SequentialConfig
 from loaders.work import prepare
 from shards.errors import KNOWN_ERRORS, one_line
 
@@ -34,7 +36,10 @@ class Paced:
     cache_dir : of remote data
     pairs_per_s : that the consumer takes
     batches, warmup : counted; dropped before them
-    batch_size, threads, prefetch, seed : of the loader
+    batch_size, threads, prefetch, seed, storage : of the loader
+    settle_s : after the last batch, for what was announced to come
+    connections : of remote data; 0: the default
+    window_tracks : of ``storage: sequential``; 0: the default
     """
 
     path: str
@@ -46,6 +51,10 @@ class Paced:
     threads: int = 2
     prefetch: int = 4
     seed: int = 7
+    storage: StorageName = "auto"
+    settle_s: float = 0.5
+    connections: int = 0
+    window_tracks: int = 0
 
     @property
     def announced(self) -> int:
@@ -54,13 +63,17 @@ class Paced:
 
     def config(self) -> PairConfig:
         """Return the loader's configuration: the full recipe, uint8 at 255/255."""
+        connections = self.connections or RemoteConfig().connections
+        window = self.window_tracks or SequentialConfig().window_tracks
         return PairConfig(
             path=self.path,
             backend="cpu",
+            storage=self.storage,
             threads=self.threads,
             prefetch=self.prefetch,
             seed=self.seed,
-            remote=RemoteConfig(cache_dir=self.cache_dir),
+            sequential=SequentialConfig(window_tracks=window),
+            remote=RemoteConfig(cache_dir=self.cache_dir, connections=connections),
         )
 
 
@@ -75,19 +88,28 @@ def picture_sizes(sets: DataSets, paced: Paced) -> dict[tuple[str, int], int]:
     return sizes
 
 
+def _io() -> dict[str, int]:
+    """Bytes that this process has read so far: asked for, and from disks."""
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return {name: int(value) for name, value in (line.split(": ") for line in lines)}
+
+
 def measure(paced: Paced) -> dict[str, Any]:
     """Run it.
 
     Returns
     -------
     ``wait_share`` of the counted time that the consumer waited; ``cpu_ms`` of this process a pair;
-    ``first_batch_s``; ``needed_bytes`` of all pictures announced and ``opening_bytes`` of manifest
-    and index; all of the loader's own totals
+    ``first_batch_s``, and ``opened_s`` until there was a loader; ``asked_bytes`` that it read from
+    files since then, and ``disk_bytes`` of them that came from a disk; ``needed_bytes`` of all
+    pictures announced; ``opening_bytes`` and ``opening_requests`` of manifest and index; all of
+    the loader's own totals
     """
     root, started = os.getpid(), time.perf_counter()
     batch_s = paced.batch_size / paced.pairs_per_s
     with PairLoader(paced.config(), batch_size=paced.batch_size) as loader:
-        opening = loader.stats().get("remote_bytes", 0)
+        opened_s, before = time.perf_counter() - started, _io()
+        opening = loader.stats()
         next(loader)
         first_batch_s = time.perf_counter() - started
         cpu = wall = waited = 0.0
@@ -102,16 +124,21 @@ def measure(paced: Paced) -> dict[str, Any]:
             due = max(due, got - batch_s) + batch_s  # the step after this batch ends then
             time.sleep(max(0.0, due - time.perf_counter()))
         wall, cpu = time.perf_counter() - wall, cpu_s(root) - cpu
-        time.sleep(0.5)  # what was announced has come
+        time.sleep(paced.settle_s)  # what was announced has come
         stats = loader.stats()
-        needed = sum(picture_sizes(loader.sets, paced).values())
+        after, sets = _io(), loader.sets
+        needed = sum(picture_sizes(sets, paced).values()) if isinstance(sets, DataSets) else 0
     return {
         "wait_share": waited / wall,
         "pairs_per_s": paced.batches * paced.batch_size / wall,
         "cpu_ms": 1e3 * cpu / (paced.batches * paced.batch_size),
         "first_batch_s": first_batch_s,
+        "opened_s": opened_s,
+        "asked_bytes": after["rchar"] - before["rchar"],
+        "disk_bytes": after["read_bytes"] - before["read_bytes"],
         "needed_bytes": needed,
-        "opening_bytes": opening,
+        "opening_bytes": opening.get("remote_bytes", 0),
+        "opening_requests": opening.get("remote_requests", 0),
         **stats,
     }
 

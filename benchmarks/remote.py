@@ -34,7 +34,7 @@ from loaders.sets import open_sets
 from shards.errors import DataError
 from shards.format import MANIFEST_NAME
 
-__all__ = ["RemoteCase", "measure_remote", "remote_data", "remote_lines"]
+__all__ = ["RemoteCase", "measure_remote", "paced_run", "remote_data", "remote_lines"]
 
 REMOTE_GB = 2.0  # more than twenty times the pictures that 30 batches read
 _LIMIT_S = 600
@@ -112,7 +112,8 @@ def _data(case: RemoteCase) -> dict[str, Any]:
     return {"datasets": facts, "pictures_read": read, "repeated_share": share}
 
 
-def _run(paced: Paced) -> dict[str, Any]:
+def paced_run(paced: Paced) -> dict[str, Any]:
+    """Figures of a run in a process of its own."""
     child = subprocess.run(
         [sys.executable, "-m", "benchmarks.paced"],
         input=as_json(paced),
@@ -134,7 +135,7 @@ def one_repeat(case: RemoteCase, url: str, local_first: bool) -> dict[str, dict[
     with tempfile.TemporaryDirectory(prefix="siamstream-cache-") as cache:
         order = ["local", "cold", "warm"] if local_first else ["cold", "warm", "local"]
         for name in order:
-            found[name] = _run(case.paced(case.data if name == "local" else url, cache))
+            found[name] = paced_run(case.paced(case.data if name == "local" else url, cache))
     return found
 
 

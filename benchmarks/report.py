@@ -28,7 +28,7 @@ from benchmarks.report_kinds import (
     train_blocks,
 )
 from benchmarks.report_loaders import loaders_blocks
-from benchmarks.report_scale import scale_blocks
+from benchmarks.report_scale import SCALE_PLOT, scale_blocks, scale_plot
 from benchmarks.report_sweep import sweep_blocks
 from shards.errors import FormatError
 from shards.storage import FolderSink
@@ -86,7 +86,8 @@ SECTIONS = (
         file="scale.json",
         kind="scale",
         blocks=scale_blocks,
-        document=None,
+        document="docs/SCALE.md",
+        absent="Nothing has been simulated yet: `python -m benchmarks scale --json FILE`.",
     ),
     Section(
         name="bars",
@@ -253,7 +254,15 @@ def write(root: Path, results: Path, check: bool) -> list[Path]:
             raise FormatError(f"{path}: cannot be read: {error.strerror}") from error
         texts[path] = old, update(old, document, results, str(path))
     sections = shown(results)
-    for name, new in ((PAGE, page(sections)), (PLOT, readme_plot(sections))):
+    simulated = next(
+        (run for one in sections if one.section.kind == "scale" for _, run in one.runs), None
+    )
+    drawn = (
+        (PAGE, page(sections)),
+        (PLOT, readme_plot(sections)),
+        (SCALE_PLOT, scale_plot(simulated)),
+    )
+    for name, new in drawn:
         path = root / name
         texts[path] = path.read_text("utf-8") if path.exists() else None, new
     stale = [path for path, (old, new) in texts.items() if old != new]

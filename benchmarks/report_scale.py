@@ -5,36 +5,87 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.report_blocks import Block, Plot, Table, bullets, made, told
+from benchmarks import svg
+from benchmarks.report_blocks import Block, Plot, Table, Text, made, told
 from benchmarks.report_words import number
+from benchmarks.scale_report import (
+    ADVICE_HEADER,
+    CHECK_HEADER,
+    SCALE_HEADER,
+    advice_rows,
+    check_rows,
+    scale_lines,
+    scale_rows,
+)
 from benchmarks.svg_bars import spread
 from benchmarks.svg_lines import Line, LineChart
 
-__all__ = ["scale_blocks"]
+__all__ = ["SCALE_PLOT", "scale_blocks", "scale_plot"]
+
+SCALE_PLOT = "docs/scale.svg"
+_PANEL = 370.0
 
 _MODES = ("indexed", "sequential", "zip-memory")
 
 
 def scale_blocks(run: Mapping[str, Any]) -> list[Block]:
-    """Advice, each mode at the fewest and most nodes, and the check of the simulator."""
-    config, storages = run["config"], run["storages"]
-    gigabytes = sum(one["jpeg_gb"] for one in run["data"])
-    frames = sum(one["frames"] for one in run["data"])
+    """Advice, each mode at some numbers of nodes, and the check of the simulator."""
+    storages = run["storages"]
+    simulated, *others = scale_lines(run)
     found: list[Block] = [
-        *told(
-            [
-                f"A simulation, not a measurement: {frames:,} frames, {gigabytes:,.0f} GB of JPEG, "
-                f"real plans on a synthetic index; {config['gpus_per_node']} GPUs a node that ask "
-                f"for {number(config['demand_pairs_per_s_gpu'])} pairs/s each."
-            ]
+        *told([f"A simulation, not a measurement. {simulated}"]),
+        Table(
+            caption="Which mode where: the least time for all epochs, the start included",
+            header=ADVICE_HEADER,
+            rows=tuple(advice_rows(run)),
+            words=3,
         ),
-        _table(run),
-        *bullets(f"{_text(storages, one['storage'])}: {one['text']}" for one in run["advice"]),
+        *(
+            Text(text=f"{_text(storages, one['storage'])}: {one['text']}", item=True)
+            for one in run["advice"]
+        ),
+        *told(others),
+        Table(
+            caption=f"Simulated, {run['config']['epochs']} epochs",
+            header=SCALE_HEADER,
+            rows=tuple(scale_rows(run)),
+            words=2,
+        ),
     ]
     found += [
         plot for storage in storages for plot in _plots(run, storage["name"], storage["text"])
     ]
     return [*found, *_checks(run), made(run)]
+
+
+def scale_plot(run: Mapping[str, Any] | None) -> str:
+    """The picture of docs/SCALE.md: how long GPUs wait, a panel for each storage, two a row."""
+    panels, words, x, y, row = [], [], 0.0, 0.0, 0.0
+    storages = run["storages"] if run is not None else ()
+    for plot in (
+        plot
+        for one in storages
+        if run is not None
+        for plot in _plots(run, one["name"], one["text"])
+    ):
+        drawn = plot.chart.svg(_PANEL)
+        height = float(drawn.partition(' height="')[2].partition('"')[0])
+        label = svg.Canvas(_PANEL, 0.0)
+        lines = svg.wrap(plot.chart.title, _PANEL - 12, bold=True)
+        for number_, line in enumerate(lines):
+            label.text(x + 6, y + 16 * (number_ + 1), line, "bold")
+        top = y + 16 * len(lines) + 8
+        panels += [*label.parts]
+        panels.append(drawn.replace("<svg ", f'<svg x="{svg.num(x)}" y="{svg.num(top)}" ', 1))
+        words.append(plot.chart.description)
+        row = max(row, top + height + 18 - y)
+        x += _PANEL + 20
+        if x > _PANEL + 20:
+            x, y, row = 0.0, y + row, 0.0
+    canvas = svg.Canvas(2 * _PANEL + 20, max(y + row, 40.0), panels)
+    if not panels:
+        canvas.text(6, 24, "Nothing has been simulated yet.")
+    return svg.alone(canvas.finish("scale", "Time that GPUs wait for data", " ".join(words)))
 
 
 def _text(storages: Any, name: str) -> str:
@@ -44,37 +95,6 @@ def _text(storages: Any, name: str) -> str:
 def _rows(run: Mapping[str, Any], storage: str, mode: str) -> list[Mapping[str, Any]]:
     found = [one for one in run["rows"] if one["storage"] == storage and one["mode"] == mode]
     return sorted(found, key=lambda one: one["nodes"])
-
-
-def _table(run: Mapping[str, Any]) -> Table:
-    rows = []
-    for storage in run["storages"]:
-        for mode in _MODES:
-            found = _rows(run, storage["name"], mode)
-            for one in found[:1] + found[1:][-1:]:
-                total = one["total"]
-                rows.append(
-                    (
-                        storage["name"],
-                        mode,
-                        f"{one['nodes']:,}",
-                        f"{total['bytes_fetched'] / 1e9:,.0f}",
-                        f"{total['requests']:,.0f}",
-                        f"{100 * total['wait_share']:.1f} %",
-                        number(one["sustained_pairs_per_s_gpu"]),
-                        number(one["startup"]["seconds"]),
-                        number(one["startup"]["memory_gb"]),
-                        "-" if total["usd"] is None else f"{total['usd']:,.2f}",
-                    )
-                )
-    return Table(
-        caption=f"Simulated, over {run['config']['epochs']} epochs, fewest and most nodes",
-        header=("storage", "mode", "nodes", "GB fetched", "requests", "GPUs wait",
-                "pairs/s a GPU it could feed", "start s", "memory GB a node", "requests USD"),
-        rows=tuple(rows),
-        words=2,
-        brief=False,
-    )  # fmt: skip
 
 
 def _plots(run: Mapping[str, Any], storage: str, text: str) -> list[Plot]:
@@ -110,25 +130,14 @@ def _plots(run: Mapping[str, Any], storage: str, text: str) -> list[Plot]:
 
 
 def _checks(run: Mapping[str, Any]) -> list[Block]:
-    rows = tuple(
-        (
-            one["text"],
-            one["quantity"],
-            f"{number(one['predicted'])} {one['unit']}".rstrip(),
-            f"{number(one['measured'])} {one['unit']}".rstrip(),
-            f"{len(one['repeats'])}",
-            f"{100 * one['error']:+.1f} {'points' if one['absolute'] else '%'}",
-        )
-        for one in run["checks"]
-    )
+    rows = tuple(check_rows(run))
     if not rows:
         return told(["The simulator was not checked against measured cases in this run."])
     return [
         Table(
             caption="The simulator against measured small cases",
-            header=("case", "quantity", "predicted", "measured", "repeats", "error"),
+            header=CHECK_HEADER,
             rows=rows,
             words=2,
-            brief=False,
         )
     ]

@@ -19,7 +19,7 @@ __all__ = ["SCHEMAS", "read", "start", "write"]
 SCHEMAS = {
     "loaders": 3, "sweep": 1, "bars": 1, "memory": 1,
     "remote": 2, "costs": 2, "limits": 1, "pack": 1, "sequential": 1,
-    "learn": 1, "step": 1, "train": 1, "gpu": 1, "quick": 1,
+    "learn": 1, "step": 1, "train": 1, "gpu": 1, "quick": 1, "scale": 1,
 }  # fmt: skip
 
 

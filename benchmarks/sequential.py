@@ -18,26 +18,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from benchmarks import result
+from benchmarks.synthetic_index import Synthetic, synthetic
 from loaders.config import PairConfig
 from loaders.dealing import Frame, shard_order, stream
 from loaders.plan import SAME_INSTANCE, PairTables, Plan, plan_batch
 from loaders.sequential import make_plan
 from loaders.sets import DataSet, open_sets
 from loaders.window import SequentialConfig, Window, pair_uniforms
-from shards.format import MANIFEST_NAME, ShardInfo, shard_name
 from shards.index import Index
-from shards.parts import PART_SCHEMA, Part
-from shards.rng import uniforms
-from shards.writer import finish
 
 __all__ = [
     "SEQUENTIAL_HEADER",
@@ -51,90 +46,15 @@ __all__ = [
 WINDOWS = (8, 16, 32, 64, 128, 256, 512)
 PICTURES_A_TRACK = 64  # of the window's size, for data of single pictures
 BATCH = 32
-_STREAM_LENGTHS, _STREAM_CATEGORIES = 1060, 1061
-_ROWS_A_SHARD = 4096
-_PICTURE_BYTES = 33_000
-# name, tracks, mean rows a track, categories, every category as frequent
 SYNTHETIC = (
-    ("lasot", 1_120, 830, 70, True),
-    ("got10k", 9_335, 50, 480, False),
-    ("coco", 170_000, 1, 80, False),
+    Synthetic(name="lasot", tracks=1_120, mean=830, categories=70, even=True),
+    Synthetic(name="got10k", tracks=9_335, mean=50, categories=480, even=False),
+    Synthetic(name="coco", tracks=170_000, mean=1, categories=80, even=False),
 )
 SEQUENTIAL_HEADER = (
     "data set", "window", "MB", "gap TV", "gap mean", "category TV", "positive", "seen before",
     "tracks in 32",
 )  # fmt: skip
-
-
-def synthetic(folder: Path, name: str, tracks: int, mean: int, categories: int, even: bool) -> None:
-    """Index and manifest of a data set without pictures; made once."""
-    if (folder / name / MANIFEST_NAME).is_file():
-        return
-    u = uniforms(5, _STREAM_LENGTHS, 0, 0, tracks, 4)
-    # from a third to three times the mean, most below it
-    spread = np.exp((u[:, 0] + u[:, 1] - 1) * 1.1)
-    lengths = np.ones(tracks, np.int64) if mean == 1 else np.rint(mean * spread).astype(np.int64)
-    weights = np.ones(categories) if even else 1 / np.arange(1, categories + 1)
-    bounds = np.cumsum(weights / weights.sum())[:-1]
-    drawn = uniforms(5, _STREAM_CATEGORIES, 0, 0, tracks, 4)[:, 0]
-    category = np.searchsorted(bounds, drawn)
-    starts = np.concatenate([[0], np.cumsum(lengths)])
-    cuts = [0]  # a track is in one shard
-    for end in range(1, tracks + 1):
-        if end == tracks or starts[end + 1] - starts[cuts[-1]] > _ROWS_A_SHARD:
-            cuts.append(end)
-    parts = [
-        _part(name, number, first, lengths[first:end], category[first:end], mean == 1)
-        for number, (first, end) in enumerate(pairwise(cuts))
-    ]
-    finish(folder / name, parts, name=name, grid="edge", crop_size=446)
-
-
-def _part(
-    name: str,
-    number: int,
-    first: int,
-    lengths: npt.NDArray[np.int64],
-    category: npt.NDArray[np.int64],
-    is_image: bool,
-) -> Part:
-    rows = int(lengths.sum())
-    track = np.repeat(np.arange(len(lengths)), lengths)
-    within = np.arange(rows) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    names = [f"c{code:03d}" for code in category[track]]
-    box = pa.array([[190.0, 190.0, 256.0, 256.0]] * rows, pa.list_(pa.float32(), 4))
-    each = np.arange(rows + 1, dtype=np.int32)
-    lists = {
-        "boxes": box, "categories": pa.array(names), "ignore": pa.array(np.zeros(rows, bool)),
-    }  # fmt: skip
-    shard = shard_name(name, number)
-    columns: dict[str, Any] = {
-        "sequence": [f"s{first + one:06d}" for one in track],
-        "track": np.zeros(rows, np.int32),
-        "frame": (1 + 3 * within).astype(np.int32),
-        "kind": ["image" if is_image else "video"] * rows,
-        "fps": [None] * rows,
-        **{key: pa.ListArray.from_arrays(pa.array(each), value) for key, value in lists.items()},
-        "category": names,
-        "visible": [None] * rows,
-        "mean_rgb": [None] * rows,
-        "source": [None] * rows,
-        "source_size": [None] * rows,
-        "region": [None] * rows,
-        "file": [shard] * rows,
-        "offset": np.arange(rows, dtype=np.int64) * 36_864,
-        "size": np.full(rows, _PICTURE_BYTES, np.int32),
-        "crc32c": np.zeros(rows, np.uint32),
-    }
-    arrays = [
-        columns[field.name]
-        if isinstance(columns[field.name], pa.Array)
-        else pa.array(columns[field.name], field.type)
-        for field in PART_SCHEMA
-    ]
-    info = ShardInfo(name=shard, bytes=1, frames=rows, sha256="")
-    table = pa.Table.from_arrays(arrays, schema=PART_SCHEMA)
-    return Part(info=info, rows=table, facts={})
 
 
 def index_frames(index: Index, first_rows: list[int], number: int) -> Iterator[Frame]:
@@ -229,8 +149,8 @@ def measure_sequential(
     run = result.start("sequential", command)
     if data is None:
         for one in SYNTHETIC:
-            told(f"index of {one[0]}")
-            synthetic(out, *one)
+            told(f"index of {one.name}")
+            synthetic(out, one)
     config = PairConfig(path=str(data or out), pairs_per_epoch=pairs)
     found = []
     for source in open_sets(config).sets:
@@ -265,7 +185,7 @@ def measure_sequential(
 
 def sequential_lines(run: Mapping[str, Any]) -> list[str]:
     """What a reader must know to read the rows."""
-    made = {(name, tracks) for name, tracks, *_ in SYNTHETIC}
+    made = {(one.name, one.tracks) for one in SYNTHETIC}
     sets = ", ".join(
         f"{one['name']} ({one['frames']:,} pictures, {one['tracks']:,} tracks, "
         f"{one['categories']:,} categories"

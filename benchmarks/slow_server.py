@@ -18,7 +18,11 @@ __all__ = ["slow_server"]
 
 @contextmanager
 def slow_server(
-    folder: Path, delay_ms: float, refuse: float, told: Callable[[str], None]
+    folder: Path,
+    delay_ms: float,
+    refuse: float,
+    told: Callable[[str], None],
+    mb_per_s: float = 0.0,
 ) -> Iterator[tuple[str, str]]:
     """Serve a folder from processes of their own.
 
@@ -28,6 +32,7 @@ def slow_server(
     delay_ms : before each answer
     refuse : share of the requests answered by 503
     told : called with a line where nginx is not installed
+    mb_per_s : of all bodies together; 0: as fast as they go
 
     Yields
     ------
@@ -45,6 +50,7 @@ def slow_server(
             told(f"{ABSENT}; going on with a server in Python, which costs this machine more CPU")
         command = [sys.executable, "-m", "benchmarks.faulty_server", origin]
         command += ["--delay-ms", str(delay_ms), "--refuse", str(refuse)]
+        command += ["--mb-per-s", str(mb_per_s)]
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         process = subprocess.Popen(
             command,

@@ -153,8 +153,19 @@ def scale() -> dict[str, Any]:
     rows = [
         {
             "mode": mode, "storage": storage, "nodes": nodes, "gpus": 8 * nodes,
-            "startup": {"seconds": 12.0, "bytes": 1e9, "memory_gb": 1.4},
-            "epochs": [],
+            "startup": {
+                "seconds": 12.0, "bytes": 1e9, "memory_gb": 1.4,
+                "memory_gb_per_process_copies": 11.2, "memory_gb_quality_95": 2.0,
+            },
+            "epochs": [
+                {
+                    "epoch": epoch, "reads": 640_000, "bytes_needed": 1.3e10,
+                    "bytes_fetched": 1e10 / epoch, "requests": 6e5, "hit_share": 0.1,
+                    "wait_share": share * nodes / 64, "wait_s": 3.0, "seconds": 40.0,
+                    "pairs_per_s_gpu": 1000.0,
+                }
+                for epoch in (1, 20)
+            ],
             "total": {
                 "bytes_fetched": 1e12, "requests": 1e7 * nodes, "hours": 10.0,
                 "usd": 4.2 if storage == "s3" else None, "wait_share": share * nodes / 64,
@@ -167,8 +178,14 @@ def scale() -> dict[str, Any]:
     ]  # fmt: skip
     return {
         **envelope("scale"),
-        "config": {"demand_pairs_per_s_gpu": 1200.0, "gpus_per_node": 8, "epochs": 20},
-        "data": [{"name": "lasot", "frames": 1_000_000, "jpeg_gb": 34.0}],
+        "config": {
+            "demand_pairs_per_s_gpu": 1200.0, "gpus_per_node": 8, "epochs": 20, "nodes": [1, 8, 64],
+            "batch_per_gpu": 8, "pairs_per_epoch": 320_000, "page_cache_gb": 64.0,
+            "usd_per_1000_get": 0.0004, "usd_source": HOSTILE,
+        },
+        "data": [
+            {"name": "lasot", "frames": 1_000_000, "jpeg_gb": 34.0, "mean_jpeg_kb": 34.0},
+        ],
         "storages": [
             {"name": "nvme", "text": f"NVMe {HOSTILE}"},
             {"name": "s3", "text": "S3, 30 ms"},

@@ -67,7 +67,7 @@ def test_the_lines_say_how_it_was_measured() -> None:
                   "Of the 2,496 pictures that a run reads, 3.1 % were read before"):  # fmt: skip
         assert words in told
     figures = {"cpu_ms": 2.0, "first_batch_s": 0.5, "remote_requests": 90, "remote_retries": 1}
-    seen = {name: figures for name in ("local", "cold", "warm")}
+    seen = dict.fromkeys(("local", "cold", "warm"), figures)
     whole = {**RUN, "claims": [], "runs": [seen, seen], "medians": seen}
     facts = {"commit": "abc", "uncommitted_changes": False, "cpu": "x", "cores_usable": 2}
     section = markdown(remote_blocks({**whole, "environment": facts, "command": "c"}))
