@@ -9,6 +9,7 @@ import click
 from benchmarks import report, result, table
 from benchmarks.case import WORKS, Case, WorkName
 from benchmarks.cli_model import learn, step, train
+from benchmarks.cli_peers import peers
 from benchmarks.cli_shards import pack, remote, sequential
 from benchmarks.contestants import CONTESTANTS, UNIT, Entry, named
 from benchmarks.data import DataConfig
@@ -39,7 +40,7 @@ def main() -> None:
     """Measure our loaders beside the published way and beside what the machine allows."""
 
 
-for one in (learn, pack, remote, sequential, step, train):
+for one in (learn, pack, peers, remote, sequential, step, train):
     main.add_command(one)
 
 

@@ -10,6 +10,7 @@ import os
 import shutil
 from pathlib import Path
 
+from benchmarks.peer_forms import PEER_FORMS, ensure_form
 from shards.errors import DataError, StorageError
 from shards.format import Manifest, dataset_folders
 from shards.index import Index
@@ -74,6 +75,8 @@ def ensure(data: Path, derived: Path, forms: tuple[str, ...] = FORMS) -> list[Pa
             if not target.is_dir():
                 _extract(folder, manifest, target)
             read.append(target)
+    for name in sorted(set(forms) & set(PEER_FORMS)):
+        read += ensure_form(name, data, derived)
     return read
 
 
