@@ -28,7 +28,7 @@ def peers(names: tuple[str, ...], listed: bool, again: bool) -> None:
         for name in names or ENVIRONMENTS:
             made = make(name, HOME, again, say)
             say(f"{name}: {'made' if made else 'was there already'}")
-    cells = [
+    cells: list[tuple[str, ...]] = [
         (one.name, one.place, one.version or "absent", "" if one.version else one.command)
         for one in states()
         if not names or one.name in names

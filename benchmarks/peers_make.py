@@ -70,7 +70,9 @@ def make(name: str, home: Path, again: bool, told: Callable[[str], None], run: R
     told(f"{name}: environment in {folder}")
     run([sys.executable, "-m", "venv", "--clear", str(folder)])
     python = str(folder / "bin" / "python")
-    _show_ours(folder, run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]))
+    _show_ours(
+        folder, run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"])
+    )
     requirements = [*environment.others]
     if environment.with_dependencies:
         requirements.append(environment.peer)

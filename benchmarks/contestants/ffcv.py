@@ -31,7 +31,6 @@ from benchmarks.case import Case, Served
 from benchmarks.pairs import whole_work
 from benchmarks.peer_forms import Pictures, Rows, form_folder
 from loaders.batch import MEAN_RGB, STD_RGB
-from shards.errors import FormatError
 
 label = f"FFCV {importlib.metadata.version('ffcv')} (beton, Numba threads), float32"
 

@@ -1,4 +1,4 @@
-"""Grain: an ArrayRecord, read and made into batches in its threads; decode and augmentation are ours.
+"""Grain: an ArrayRecord, read and made into batches in its threads; the rest of the work is ours.
 
 A batch of the plan is one element of a `MapDataset`. Grain's read threads share a process, and
 decode and warp release the interpreter's lock, so its worker processes, which would send every

@@ -34,7 +34,7 @@ def write(pictures: Pictures, folder: Path) -> None:
 def opened(folder: str) -> Read:
     """Open the chunks in a worker."""
     dataset: Any = litdata.StreamingDataset(folder)
-    return dataset.__getitem__
+    return lambda number: dataset[number]
 
 
 def batches(case: Case) -> Iterator[Served]:

@@ -4,8 +4,8 @@ A stream cannot follow a plan, so its pairs are drawn as it passes: on every vis
 `PAIRS_A_VISIT` pairs of frames at most `MAX_GAP` apart, which a buffer of encoded pairs then mixes.
 Only the pictures are taken from the tars. The regions of the crops are those that the plan drew for
 a sample's number, rounded to whole pixels as torchvision's crop wants them. Pictures are decoded by
-simplejpeg, which costs less than torchvision's ``decode_jpeg``. A worker of torch's DataLoader makes
-whole batches of uint8 in shared memory, which are normalised where they arrive.
+simplejpeg, which costs less than torchvision's ``decode_jpeg``. A worker of torch's DataLoader
+makes whole batches of uint8 in shared memory, which are normalised where they arrive.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class StreamedBatches(IterableDataset[Made]):
             out = shared_crops(len(work), case)
             for half, crops in enumerate((work.template, work.search)):
                 self._fill(crops, [pair[half] for pair in encoded], picture, out[half])
-            yield Made(work.plan.sample.tolist(), *out)
+            yield Made(work.plan.sample.tolist(), out[0], out[1])
 
     def _fill(self, crops: Crops, encoded: list[bytes], picture: Any, out: torch.Tensor) -> None:
         for i, data in enumerate(encoded):
