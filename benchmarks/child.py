@@ -16,6 +16,7 @@ from typing import Any
 
 from benchmarks.case import LEAST_ROUNDS, Case
 from benchmarks.contestants import Module, load
+from benchmarks.peers import how_to_add, is_peer
 from benchmarks.proc import cpu_s, machine_cpu_s, memory, reads
 from shards.errors import KNOWN_ERRORS, one_line
 
@@ -100,7 +101,8 @@ def main(name: str) -> int:
     try:
         module = load(name)
     except ImportError as error:
-        _tell("absent", reason=f"needs a package that is not installed: {error}")
+        hint = f"; add it with {how_to_add(name)}" if is_peer(name) else ""
+        _tell("absent", reason=f"needs a package that is not installed: {error}{hint}")
         return 0
     reason = getattr(module, "absent", lambda: None)()
     if reason:

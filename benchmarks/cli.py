@@ -11,6 +11,7 @@ from benchmarks.case import WORKS, Case, WorkName
 from benchmarks.cli_diff import COMPARE
 from benchmarks.cli_gpu import gpu
 from benchmarks.cli_model import learn, step, train
+from benchmarks.cli_peers import peers
 from benchmarks.cli_quick import quick
 from benchmarks.cli_scale import scale
 from benchmarks.cli_shards import pack, remote, sequential
@@ -46,7 +47,7 @@ def main() -> None:
     """Measure our loaders beside the published way and beside what the machine allows."""
 
 
-for one in (gpu, learn, pack, quick, remote, scale, sequential, step, sweep, train):
+for one in (gpu, learn, pack, peers, quick, remote, scale, sequential, step, sweep, train):
     main.add_command(one)
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from benchmarks.peer_forms import PEER_FORMS, ensure_form
 from shards.dali_index import export_dali
 from shards.errors import DataError, StorageError
 from shards.format import Manifest, dataset_folders
@@ -91,6 +92,8 @@ def ensure(data: Path, derived: Path, forms: tuple[str, ...] = FORMS) -> list[Pa
                 with _complete(target) as partial:
                     export_dali(folder, partial)
             read += sorted(target.iterdir())
+    for name in sorted(set(forms) & set(PEER_FORMS)):
+        read += ensure_form(name, data, derived)
     return read
 
 
