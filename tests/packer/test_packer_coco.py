@@ -389,23 +389,32 @@ def test_the_real_pictures(real_data: Path, tmp_path: Path) -> None:
 
 
 TRUE_SIZE = """
-import resource, sys
+import sys
 from pathlib import Path
 from packer.datasets.coco import Coco
 from packer.source import open_source
 
-base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+def peak_mb():  # of this program: `ru_maxrss` begins at the memory of who started it
+    text = Path("/proc/self/status").read_text()
+    return int(text.partition("VmHWM:")[2].split()[0]) / 1024
+
+base = peak_mb()
 found = Coco(images=Path(sys.argv[1]), annotations=Path(sys.argv[2]))
 survey = found.survey(open_source(found.images), "train")
 sequence = found.read(open_source(found.images), survey.found[-1])
 print(len(survey.found), len(survey.missing), len(sequence.numbers))
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base) / 1024)
+print(peak_mb() - base)
 """
 
 
 @pytest.mark.slow
-def test_annotations_of_the_true_size_are_read_in_bounded_memory(tmp_path: Path) -> None:
-    images, count = 118_287, 860_000
+@pytest.mark.parametrize("part", [0.1, pytest.param(1, marks=pytest.mark.services)])
+def test_annotations_of_the_true_size_are_read_in_bounded_memory(
+    tmp_path: Path, part: float
+) -> None:
+    """A tenth of COCO's, and all of it among the long tests."""
+    images, count = int(118_287 * part), int(860_000 * part)
     points = ", ".join(f"{i * 7.31:.2f}" for i in range(56))
     path = tmp_path / "instances_train2017.json"
     with path.open("w") as handle:
@@ -421,7 +430,7 @@ def test_annotations_of_the_true_size_are_read_in_bounded_memory(tmp_path: Path)
                 f'"category_id": 18, "id": {i}}}'
             )
         handle.write('], "categories": [{"supercategory": "animal", "id": 18, "name": "dog"}]}')
-    assert path.stat().st_size > 400e6
+    assert path.stat().st_size > 400e6 * part
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / f"{images - 1:012d}.jpg").write_bytes(b"")
     done = subprocess.run(
@@ -433,7 +442,7 @@ def test_annotations_of_the_true_size_are_read_in_bounded_memory(tmp_path: Path)
     counts, megabytes = done.stdout.splitlines()
     expected = sum(i * 7919 % images == images - 1 for i in range(count))
     assert counts == f"1 {images - 1} {expected}"
-    assert float(megabytes) < 350  # the file has over 400
+    assert float(megabytes) < 250 * part  # the file has over 400
 
 
 def test_a_link_beside_the_pictures_that_leaves_the_root_harms_nothing(tmp_path: Path) -> None:
