@@ -52,9 +52,10 @@ def measure(module: Module, case: Case) -> dict[str, Any]:
                 first_batch_s = time.perf_counter() - started
             samples.update(json.dumps(served.sample).encode())
             if number == case.warmup_batches - 1:
-                at_clock = reads(root)
-                cpu_start, machine_start = cpu_s(root), machine_cpu_s()
+                # As at the end: the clock first, for workers go on while the counters are read.
                 wall_start = time.perf_counter()
+                cpu_start, machine_start = cpu_s(root), machine_cpu_s()
+                at_clock = reads(root)
             elif number >= case.warmup_batches:
                 pairs += len(served.sample)
                 rounds, within = divmod(number + 1 - case.warmup_batches, case.threads)

@@ -177,16 +177,25 @@ def method_blocks(sections: Sequence[Shown]) -> list[Block]:
         "same repeat. A pair that is decoded whole by that decoder costs 2 units before anything "
         "else is done. It makes figures of different machines comparable.",
         "**Memory**: private plus shared memory of the process tree at its peak, less that after "
-        "the imports; pages of mapped files are not in it. MB are 10^6 bytes.",
+        "the imports; pages of mapped files are not in it. MB are 10^6 bytes. These are short "
+        "runs: what grows over more batches is the matter of the promises about memory.",
         "**Equal for all**: JPEG bytes, side of the crops, batch size, number of threads or worker "
-        "processes, and a check that the planned samples were handed over in order. Before a "
-        "baseline is timed its pixels are compared with `reference` in the tests.",
+        "processes, and a check that the sample numbers handed over are the planned ones, in "
+        "order (limits and those with pairs of their own only count). That a contestant's pixels "
+        "are those of `reference` is tested, not measured: `make test` for ours and the baselines, "
+        "`make test-services` for the loaders that have to be installed.",
         "**Two classes of work**: `plain` is decode, crop, resize and normalise to float32, which "
         "every loader can do; `recipe` is the whole published augmentation as uint8 "
         "(`zip-published` as float32, as it was published). They are never mixed in one table.",
         "**Not equal**: who reads in order draws pairs of its own; who cannot do a class of work "
-        "or is not installed is named as absent, not left out. Limits do less than a pair on "
-        "purpose: they say what this machine allows.",
+        "or is not installed is named as absent, not left out. Ours, `files`, `zip-region` and "
+        "`zip-disk` use our region decode where their labels say so; the loaders of others get "
+        "whole decodes by simplejpeg or their own. LitData and Streaming are read by sample number "
+        "through torch's DataLoader, for pairs are random reads. `files`, FFCV and `zip-published` "
+        "plan all pairs before their first batch, the others batch by batch. Ours checks the CRC "
+        "of every picture; the zips in memory, SPDL and FFCV check nothing. FFCV hands over memory "
+        "that it uses again a few batches later. Limits do less than a pair on purpose: they say "
+        "what this machine allows.",
     ]
     return [*bullets(lines), _contestants(runs)]
 

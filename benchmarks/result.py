@@ -42,7 +42,7 @@ def start(kind: str, command: str) -> dict[str, Any]:
 
 
 def write(path: Path, run: Mapping[str, Any]) -> None:
-    """Write a result; the file appears complete.
+    """Write a result, with the seconds since its start; the file appears complete.
 
     Raises
     ------
@@ -50,6 +50,10 @@ def write(path: Path, run: Mapping[str, Any]) -> None:
     FormatError : if it does not fit its schema; it is written all the same, for what was measured
         may have taken long
     """
+    if "took_s" not in run:
+        begun = datetime.datetime.fromisoformat(run["made_utc"])
+        took = (datetime.datetime.now(datetime.UTC) - begun).total_seconds()
+        run = {**run, "took_s": round(took)}
     text = json.dumps(run, indent=1).encode() + b"\n"
     FolderSink(path.parent).write(path.name, text)
     wrong = fault(text, run["kind"])

@@ -295,7 +295,7 @@ def relate(runs: Mapping[str, list[dict[str, Any]]], entries: Iterable[Entry]) -
     def of(name: str | None, repeat: int) -> dict[str, Any] | None:
         return next((run for run in runs.get(name or "", []) if run["repeat"] == repeat), None)
 
-    limits = {entry.name: entry.limit for entry in entries if entry.group != "limit"}
+    limits = {entry.name: entry.limit for entry in entries if entry.group == "ours"}
     for name, own in runs.items():
         for run in own:
             unit = of(UNIT, run["repeat"])

@@ -248,6 +248,7 @@ class Envelope(Closed):
 
     number: PositiveInt = Field(alias="schema")
     made_utc: AwareDatetime
+    took_s: NonNegativeFloat | None = None
     command: str
     environment: Environment
 

@@ -221,7 +221,7 @@ def _unable(axis: Axis, entries: Sequence[Entry]) -> dict[str, str]:
         if SERVER in entry.needs:
             unable[entry.name] = "always remote; the axis storage reads remotely with the others"
         elif axis.name == "storage" and entry.group != "ours":
-            unable[entry.name] = "reads no URL"
+            unable[entry.name] = "not set up to read remotely here"
     return unable
 
 

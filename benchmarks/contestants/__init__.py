@@ -49,7 +49,8 @@ class Entry:
     pairs : ``plan``: exactly the plan's; ``own``: as many, but drawn its own way, because it reads
         its data in order
     env : name of the environment of its own that it runs in, see `benchmarks.peers`; None: ours
-    limit : contestant that does only what this one cannot do without, for its share of the limit
+    limit : of ours: the contestant that does only what this one cannot do without. The others
+        have none, as most decode whole pictures and these limits only the regions that are needed
     share : of the pairs that this one makes; below 1 for what is only there to compare pixels
     """
 

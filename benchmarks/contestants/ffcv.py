@@ -32,7 +32,7 @@ from benchmarks.pairs import whole_work
 from benchmarks.peer_forms import Pictures, Rows, form_folder
 from loaders.batch import MEAN_RGB, STD_RGB
 
-label = f"FFCV {importlib.metadata.version('ffcv')} (beton, Numba threads), float32"
+label = f"FFCV {importlib.metadata.version('ffcv')} (beton, Numba threads)"
 
 _FILE = "pictures.beton"
 _FIELD = "jpg"

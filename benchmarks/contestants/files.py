@@ -23,7 +23,7 @@ from benchmarks.kernel import Kernel
 from benchmarks.pairs import hand_over, whole_work
 from loaders.work import Crops
 
-label = "files (our kernel, DataLoader)"
+label = "files (our kernel and region decode, plain DataLoader)"
 
 
 class FilePairs(Dataset[tuple[Any, ...]]):

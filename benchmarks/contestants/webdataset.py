@@ -101,6 +101,7 @@ class StreamedBatches(IterableDataset[Made]):
         stream: Any = wds.WebDataset(
             self._urls,
             resampled=True,
+            shardshuffle=False,  # of no meaning to resampled shards
             seed=case.seed,
             select_files=lambda name: name.endswith(".jpg"),
         )

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from benchmarks import peer_forms, peers, peers_make
 from benchmarks.case import Case
 from benchmarks.cli import main
-from benchmarks.contestants import CONTESTANTS, Entry, load
+from benchmarks.contestants import CONTESTANTS, Entry, cannot, load
 from benchmarks.contestants import webdataset as streamed
 from benchmarks.derived import ensure, warm
 from benchmarks.pairs import pair_config, whole_work, works
@@ -98,9 +98,7 @@ def test_an_absent_peer_is_named_with_the_command_that_adds_it(
     ffcv = run_once(PEERS["ffcv"], case)
     assert ffcv.absent is not None
     assert "python -m benchmarks peers ffcv" in ffcv.absent
-    assert run_once(PEERS["ffcv"], replace(case, work="recipe")).absent == (
-        "cannot do the work 'recipe'"
-    )
+    assert run_once(PEERS["ffcv"], replace(case, work="recipe")).absent == (cannot("recipe"))
     # a half-made environment is absent too
     (tmp_path / "ffcv" / "bin").mkdir(parents=True)
     (tmp_path / "ffcv" / "bin" / "python").symlink_to(sys.executable)
