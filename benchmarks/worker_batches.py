@@ -24,7 +24,7 @@ from benchmarks.transform import Transform, served
 from loaders.sets import open_sets
 from loaders.work import prepare
 
-__all__ = ["Made", "Read", "WorkerBatches", "as_it_is", "serve", "shared_crops", "start_worker"]
+__all__ = ["Made", "Read", "WorkerBatches", "data_loader", "serve", "shared_crops"]
 
 Read = Callable[[int], Any]  # encoded picture by its number in the peer's form
 PREFETCH = 4  # batches that each worker makes ahead
@@ -81,7 +81,6 @@ class WorkerBatches(Dataset[Made]):
 
 def start_worker(_: int) -> None:
     """Set up a worker process."""
-    cv2.setNumThreads(1)
     libc = ctypes.CDLL(None)
     # Fixed: glibc would raise it with every large block freed and keep those blocks in its heap.
     libc.mallopt(_MMAP_THRESHOLD, 1_000_000)
@@ -94,11 +93,16 @@ def as_it_is(made: Any) -> Any:
     return made
 
 
-def serve(case: Case, opened: Callable[[], Read]) -> Iterator[Served]:
-    """Batches of torch's DataLoader over `WorkerBatches`."""
-    loader: DataLoader[Any] = DataLoader(
-        WorkerBatches(case, opened),
-        batch_size=None,  # the data set makes whole batches
+def data_loader(dataset: Dataset[Made], case: Case) -> DataLoader[Any]:
+    """Torch's DataLoader over a data set of whole batches; workers start when it is iterated over.
+
+    OpenCV's threads are given up before the fork: a worker that changes their number waits for
+    threads of the parent, which it does not have.
+    """
+    cv2.setNumThreads(1)
+    return DataLoader(
+        dataset,
+        batch_size=None,
         collate_fn=as_it_is,
         num_workers=case.threads,
         prefetch_factor=PREFETCH,
@@ -106,5 +110,9 @@ def serve(case: Case, opened: Callable[[], Read]) -> Iterator[Served]:
         worker_init_fn=start_worker,
         multiprocessing_context="fork",
     )
-    for made in loader:
+
+
+def serve(case: Case, opened: Callable[[], Read]) -> Iterator[Served]:
+    """Batches of torch's DataLoader over `WorkerBatches`."""
+    for made in data_loader(WorkerBatches(case, opened), case):
         yield served(case, made.sample, made.template, made.search)

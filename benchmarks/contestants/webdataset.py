@@ -20,13 +20,13 @@ import simplejpeg
 import torch
 import torchvision
 import webdataset as wds
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import IterableDataset, get_worker_info
 from torchvision.transforms.v2 import functional as v2
 
 from benchmarks.case import Case, Served
 from benchmarks.pairs import pair_config
 from benchmarks.transform import served
-from benchmarks.worker_batches import PREFETCH, Made, as_it_is, shared_crops, start_worker
+from benchmarks.worker_batches import Made, data_loader, shared_crops
 from loaders.sets import open_sets
 from loaders.work import Crops, prepare
 from shards.rng import integers_below, uniforms
@@ -130,14 +130,5 @@ class StreamedBatches(IterableDataset[Made]):
 
 def batches(case: Case) -> Iterator[Served]:
     """Batches of torch's DataLoader."""
-    loader: DataLoader[Any] = DataLoader(
-        StreamedBatches(case),
-        batch_size=None,  # the data set makes whole batches
-        collate_fn=as_it_is,
-        num_workers=case.threads,
-        prefetch_factor=PREFETCH,
-        worker_init_fn=start_worker,
-        multiprocessing_context="fork",
-    )
-    for made in loader:
+    for made in data_loader(StreamedBatches(case), case):
         yield served(case, made.sample, made.template, made.search)

@@ -28,6 +28,7 @@ SPEED = {
     "zip-tuned": 800.0,
     "zip-published": 300.0,
     "decode-only": 1600.0,
+    "dali-decode-only": 800.0,
 }
 
 
@@ -173,7 +174,7 @@ def test_every_part_takes_ratios_within_a_repeat(setup: Setup) -> None:
     found = quick.loaders(setup, lambda _: None, "recipe", quick.RECIPE, once)
     assert found.repeats["recipe_cpu_pairs_x_zip_tuned"] == pytest.approx([1.5] * 5)
     assert found.repeats["recipe_cpu_cpu_x_decode_only"] == pytest.approx([0.75] * 5)
-    assert found.repeats["recipe_dali_cpu_pairs_x_decode_only"] == pytest.approx([0.125] * 5)
+    assert found.repeats["recipe_dali_cpu_pairs_x_dali_decode_only"] == pytest.approx([0.25] * 5)
     assert set(found.absent.values()) == {"zip-published: no torch"}
     told = [*found.repeats, *found.absent]
     assert sorted(told) == sorted(ratio.key for ratio in PARTS[0].ratios)
@@ -183,7 +184,7 @@ def test_every_part_takes_ratios_within_a_repeat(setup: Setup) -> None:
 def test_parts_use_contestants_and_steps_that_exist() -> None:
     keys = [ratio.key for part in PARTS for ratio in part.ratios]
     assert len(keys) == len(set(keys))
-    assert {*quick.RECIPE, *quick.PLAIN, *quick.LIMITS} <= {entry.name for entry in CONTESTANTS}
+    assert {*quick.RECIPE, *quick.PLAIN} <= {entry.name for entry in CONTESTANTS}
     assert set(main.commands) >= {part.again.split()[3] for part in PARTS}
 
 
