@@ -71,7 +71,7 @@ def _zip_row(world: World, nodes: int, storage: Storage, mode: ModeName) -> dict
     case, size = world.case, world.zip_bytes
     needed = size * (case.gpus if mode == "zip-memory" else 1)
     fits = needed <= case.memory_gb * 1e9
-    row = {
+    row: dict[str, Any] = {
         "mode": mode,
         "storage": storage.name,
         "nodes": nodes,

@@ -39,7 +39,7 @@ from loaders.works import Planned
 from shards.format import INDEX_NAME
 from shards.storage import MemoryStorage
 
-__all__ = ["CHECK_GB", "Fetch", "check", "measure_node", "predict"]
+__all__ = ["CHECK_GB", "Fetch", "check", "measure_node", "predict", "request_us"]
 
 CHECK_GB = 0.3
 _RATE, _BATCHES, _WINDOW = 100.0, 30, 8
@@ -166,7 +166,7 @@ def request_us(file: Path) -> float:
     added = statistics.median(run["cold"]["cpu_ms"] - run["local"]["cpu_ms"] for run in runs)
     pairs = result.read(file, "remote")["data"]["pictures_read"] / 2
     made = statistics.median(run["cold"]["remote_requests"] for run in runs)
-    return max(0.0, 1e3 * added * pairs / made)
+    return float(max(0.0, 1e3 * added * pairs / made))
 
 
 def _frames_per_s(stream: ShardStream) -> float:

@@ -42,7 +42,7 @@ from loaders.sequential import Sequential
 from loaders.sets import DataSets, open_sets
 from loaders.window import SequentialConfig
 from loaders.works import Planned
-from shards.errors import MismatchError
+from shards.errors import FormatError, MismatchError
 from shards.rng import uniforms
 from shards.storage import LocalStorage, Range
 
@@ -427,6 +427,13 @@ def test_an_error_of_nothing_measured_is_undefined() -> None:
     (row,) = check_rows({"checks": [facts]})
     assert row[-1] == "undefined"
     assert row[0] == "c (half stayed)"
+
+
+def test_a_request_costs_what_a_cold_cache_adds(tmp_path: Path) -> None:
+    committed = Path(scale_check.__file__).parent / "results" / "remote.json"
+    assert 0 < scale_check.request_us(committed) < 10_000
+    with pytest.raises(FormatError, match="no such result"):
+        scale_check.request_us(tmp_path / "remote.json")
 
 
 @pytest.mark.services
