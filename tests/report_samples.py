@@ -149,15 +149,13 @@ def gpu() -> dict[str, Any]:
 
 
 def scale() -> dict[str, Any]:
-    """Two storages, three modes, 1 to 64 nodes."""
+    """Two storages, four modes, one of which does not fit, 1 to 64 nodes."""
     rows = [
         {
             "mode": mode, "storage": storage, "nodes": nodes, "gpus": 8 * nodes,
-            "startup": {
-                "seconds": 12.0, "bytes": 1e9, "memory_gb": 1.4,
-                "memory_gb_per_process_copies": 11.2, "memory_gb_quality_95": 2.0,
-            },
-            "epochs": [
+            "startup": {"seconds": 12.0 if fits else None, "bytes": 1e9, "memory_gb": 100.0},
+            "fits": fits,
+            "epochs": [] if not fits else [
                 {
                     "epoch": epoch, "reads": 640_000, "bytes_needed": 1.3e10,
                     "bytes_fetched": 1e10 / epoch, "requests": 6e5, "hit_share": 0.1,
@@ -166,21 +164,30 @@ def scale() -> dict[str, Any]:
                 }
                 for epoch in (1, 20)
             ],
-            "total": {
+            "total": None if not fits else {
                 "bytes_fetched": 1e12, "requests": 1e7 * nodes, "hours": 10.0,
                 "usd": 4.2 if storage == "s3" else None, "wait_share": share * nodes / 64,
             },
-            "sustained_pairs_per_s_gpu": 500.0 / nodes,
+            "sustained_pairs_per_s_gpu": None if mode.startswith("zip") else 500.0 / nodes,
+            "by_demand": [
+                {"demand_pairs_per_s_gpu": demand, "wait_share": share, "hours": 10.0}
+                for demand in (300.0, 1200.0, 4800.0)
+                if fits
+            ],
         }
         for storage in ("nvme", "s3")
-        for mode, share in (("indexed", 0.4), ("sequential", 0.1), ("zip-memory", 0.0))
+        for mode, share, fits in (
+            ("indexed", 0.4, True), ("sequential", 0.1, True),
+            ("zip-memory", 0.0, False), ("zip-shared", 0.0, True),
+        )
         for nodes in (1, 8, 64)
     ]  # fmt: skip
     return {
         **envelope("scale"),
         "config": {
             "demand_pairs_per_s_gpu": 1200.0, "gpus_per_node": 8, "epochs": 20, "nodes": [1, 8, 64],
-            "batch_per_gpu": 8, "pairs_per_epoch": 320_000, "page_cache_gb": 64.0,
+            "batch_per_gpu": 8, "pairs_per_epoch": 320_000, "memory_gb": 256.0,
+            "demands_pairs_per_s_gpu": [300.0, 1200.0, 4800.0],
             "usd_per_1000_get": 0.0004, "usd_source": HOSTILE,
         },
         "data": [
@@ -195,8 +202,12 @@ def scale() -> dict[str, Any]:
             {
                 "case": "a", "text": HOSTILE, "quantity": "bytes", "unit": "MB", "predicted": 10.0,
                 "measured": 10.5, "repeats": [10.5], "error": -0.048, "absolute": False,
+                "kind": "prediction", "note": "",
             }
         ],
-        "calibration": {},
-        "advice": [{"storage": "nvme", "text": f"indexed {HOSTILE}"}],
+        "calibration": {
+            "stream_frames_per_s": 5e3, "preload_mb_per_s": 1e3, "pair_us": 70.0,
+            "request_us": 230.0,
+        },
+        "zips_gb": {"quality_90": 100.0, "quality_95": 136.0},
     }  # fmt: skip
