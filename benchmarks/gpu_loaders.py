@@ -7,7 +7,7 @@ baselines have as many worker processes as there are cores.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +74,7 @@ def measured(own: Facts, entry: Entry | None, case: Case, talk: Talk) -> Outcome
     return replace(outcome, figures={**kept, "host_peak_mb": host, "gpu_peak_mb": gpu})
 
 
-def ratios_of(rounds: list[Mapping[str, Mapping[str, Any]]]) -> dict[str, Any]:
+def ratios_of(rounds: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, Any]:
     """Pairs/s of our loader over each other one's of the same round."""
     ratios: dict[str, list[float]] = {}
     for one in rounds:
@@ -123,7 +123,7 @@ def loaders(facts: Mapping[str, Any], talk: Talk) -> dict[str, Any]:
 
 def found_of(
     own: Facts,
-    rounds: list[Mapping[str, Mapping[str, Any]]],
+    rounds: Sequence[Mapping[str, Mapping[str, Any]]],
     labels: Mapping[str, str],
     absent: Mapping[str, str],
 ) -> dict[str, Any]:

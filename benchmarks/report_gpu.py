@@ -97,14 +97,14 @@ def _environment(found: Mapping[str, Any]) -> list[Block]:
 
 
 def _parity(found: Mapping[str, Any]) -> list[Block]:
+    how = f"{found['mode']} decode, load {found['hw_decoder_load']:g}"
     rows = tuple(
-        (half, *(number(found[half][key]) for key in ("mean", "p99", "p999", "max")))
+        (f"{half}, {how}", *(number(found[half][key]) for key in ("mean", "p99", "p999", "max")))
         for half in ("template", "search")
         if half in found
     )
     table = Table(
-        caption=f"Grey levels between `dali` and `reference` over {found['pairs']:,} pairs, "
-        f"{found['mode']} decode at a hardware load of {found['hw_decoder_load']:g}; boxes "
+        caption=f"Grey levels between `dali` and `reference` over {found['pairs']:,} pairs; boxes "
         f"{'are equal' if found['boxes_equal'] else 'DIFFER'}",
         header=("crop", "mean", "99th percentile", "99.9th percentile", "largest"),
         rows=rows,
