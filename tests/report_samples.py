@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import gpu_samples
+
+from benchmarks.gpu_claims import claims_from, unmeasured
 from benchmarks.runner import summary
 
 HOSTILE = "<script>alert(\"x\")</script> & 'y'"
@@ -86,66 +89,11 @@ def sweep() -> dict[str, Any]:
 
 
 def gpu() -> dict[str, Any]:
-    """Every part, one of which failed."""
-    rates = [{"pairs_per_s": rate, "cpu_ms_per_pair": 0.1} for rate in (9000.0, 9100.0, 9050.0)]
-    block = [{"steps_per_s": rate, "wait_share": 0.01} for rate in (20.0, 20.5, 20.1)]
-    ratio = [0.93, 0.95, 0.94]
-    feed = {"repeats": block, "summary": _summaries(block)}
-    runs = [
-        {
-            "mode": mode, "hw_decoder_load": load, "threads": 4, "batch_pairs": 64,
-            "pairs_per_s": 8000 + 1000 * load, "cpu_ms_per_pair": 0.1,
-            "jpeg_engine_percent": 80, "error": None,
-        }
-        for mode in ("region", "whole")
-        for load in (0.0, 0.65, 0.9)
-    ]  # fmt: skip
-    found: dict[str, dict[str, Any]] = {
-        "environment": {
-            "gpu": HOSTILE, "driver": "570", "gpu_memory_mb": 80000, "torch_cuda": "12.8",
-            "dali": "2.4.0", "nvimgcodec": "0.9", "checks": [],
-        },
-        "parity": {
-            "pairs": 256, "crops": 512, "boxes_equal": True,
-            "template": {"mean": 0.3, "p99": 2.0, "max": 9.0},
-            "search": {"mean": 0.31, "p99": 2.0, "max": 11.0},
-        },
-        "decode": {"runs": runs, "best": {"region": runs[2]}, "errors": {"whole": HOSTILE}},
-        "loaders": {
-            "settings": {},
-            "contestants": [
-                {"name": name, "label": name, "repeats": rates, "summary": _summaries(rates)}
-                for name in ("dali", "decode-only", "zip-tuned")
-            ],
-            "ratios": {"decode-only": {"repeats": ratio, "summary": summary(ratio)}},
-            "absent": [{"name": "zip-published", "reason": HOSTILE}],
-        },
-        "train": {
-            "model": "spm_alexnet", "width": 1.0, "batch_size": 64,
-            "settings": [
-                {
-                    "name": "fp32", "feeds": {"ready": feed, "loader": feed},
-                    "share": {"repeats": ratio, "summary": summary(ratio)},
-                }
-            ],
-        },
-        "faults": {},
-    }  # fmt: skip
-    parts = [
-        {
-            "name": name, "state": "done" if part else "failed",
-            "error": None if part else HOSTILE, "share_s": 60.0, "seconds": 41.5,
-            "memory": {"host_peak_mb": 900.0, "gpu_peak_mb": None}, "found": part,
-        }
-        for name, part in found.items()
-    ]  # fmt: skip
-    claim = {
-        "key": "decode_share", "what": "of decoding alone", "unit": "", "bar": 0.9, "least": True,
-        "repeats": ratio, "summary": summary(ratio), "holds": True,
-    }  # fmt: skip
+    """Every part, and one that failed."""
     data = {"datasets": [DATASET]}
-    rest = {"dry_run": False, "minutes": 8.0, "device": "cuda"}
-    return {**envelope("gpu"), **rest, "data": data, "parts": parts, "claims": [claim]}
+    rest = {"dry_run": False, "minutes": 8.0, "device": "cuda", "data": data}
+    run = {**envelope("gpu"), **rest, "parts": gpu_samples.parts(HOSTILE)}
+    return {**run, "claims": claims_from(run), "unmeasured": unmeasured(run)}
 
 
 def scale() -> dict[str, Any]:
