@@ -142,6 +142,7 @@ def loaders(
     Pairs are rounded up to whole batches.
     """
     from benchmarks.compare import compare
+    from benchmarks.runner import refuse_failed
 
     if data_folder is None:
         data_folder = DEFAULT_DATA
@@ -161,10 +162,12 @@ def loaders(
     run = compare(
         list(dict.fromkeys(entries)), case, repeats, command_line(), available_bytes() // 2, say
     )
-    show(table.rows(run), table.HEADER, table.header_lines(run))
+    lines = [*table.header_lines(run), *table.column_lines(run)]
+    show(table.rows(run), table.HEADER, lines)
     if json_file is not None:
         result.write(json_file, run)
         say(f"{json_file}: written")
+    refuse_failed(run["absent"])
 
 
 @main.command(epilog="Example: python -m benchmarks limits --json limits.json")

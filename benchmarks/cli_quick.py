@@ -36,7 +36,12 @@ COMMITTED = Path(__file__).parent / "results" / "quick-cpu.json"
     help="Result to compare with.  [default: benchmarks/results/quick-cpu.json]",
 )
 @click.option("--no-compare", is_flag=True, help="Compare with nothing, as for a new baseline.")
-@click.option("--strict", is_flag=True, help="Exit 1 if a ratio fell by over 20 % or is missing.")
+@click.option(
+    "--strict",
+    is_flag=True,
+    help="Exit 1 if a ratio fell by over 20 % or is missing; with --no-compare, if one spreads so "
+    "wide that it guards nothing.",
+)
 @click.option("--repeats", type=click.IntRange(1), default=5, show_default=True)
 @click.option(
     "--out",
@@ -68,6 +73,7 @@ def quick(
         quick_rows,
         read_committed,
         warnings,
+        wide,
     )
 
     committed = None if no_compare else read_committed(against)  # before minutes of measuring
@@ -77,10 +83,12 @@ def quick(
     run = measure_quick(setup, command_line(), say)
     verdicts = check(run, committed or {"ratios": []})
     show(quick_rows(verdicts), QUICK_HEADER, quick_lines(run, committed, str(against)))
-    for line in warnings(verdicts) if committed is not None else []:
+    unsteady = wide(run if committed is None else committed)
+    for line in [*(warnings(verdicts) if committed is not None else []), *unsteady]:
         say(line)
     if json_file is not None:
         result.write(json_file, run)
         say(f"{json_file}: written")
-    if strict and any(one.state in ("fell", "missing") for one in verdicts):
+    failed = any(one.state in ("fell", "missing") for one in verdicts)
+    if strict and (failed or (committed is None and unsteady)):
         ctx.exit(1)

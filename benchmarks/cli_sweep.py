@@ -143,6 +143,7 @@ def sweep(
     The file of --json is written after each axis. The defaults take about 20 minutes on two cores
     and 5 GB of disk.
     """
+    from benchmarks.runner import refuse_failed
     from benchmarks.sweep import measure_sweep
     from benchmarks.sweep_axes import Sweep
     from benchmarks.sweep_table import axis_header, axis_lines, axis_rows
@@ -170,4 +171,5 @@ def sweep(
             result.write(json_file, run)
             say(f"{json_file}: written")
 
-    measure_sweep(wanted, entries, keep, command_line(), say, save)
+    run = measure_sweep(wanted, entries, keep, command_line(), say, save)
+    refuse_failed(one for axis in run["axes"] for one in axis["absent"])

@@ -15,6 +15,7 @@ from benchmarks.case import Case
 from benchmarks.contestants import SERVER, UNIT, Entry
 from benchmarks.derived import ensure, warm
 from benchmarks.pairs import pair_config, works
+from benchmarks.peer_forms import conversions
 from benchmarks.runner import Outcome, run_once, run_rounds, summary
 from benchmarks.slow_server import slow_server
 from loaders.sets import DataSets, open_sets
@@ -53,7 +54,7 @@ def compare(
     sets = open_sets(pair_config(case))
     for note in sets.warnings:
         told(f"Warning: {note}")
-    forms = tuple(sorted({form for entry in entries for form in entry.needs}))
+    forms = tuple(sorted({form for entry in entries for form in entry.needs} - {SERVER}))
     files = ensure(Path(case.data), case.derived_folder, forms)
     read = warm(files, warm_limit_bytes)
     with _server(entries, case, told) as (url, server):
@@ -64,6 +65,7 @@ def compare(
         "config": case.facts(),
         "repeats": repeats,
         "server": server,
+        "conversions": conversions(forms, Path(case.data), case.derived_folder),
         "data": {
             "datasets": data_facts(sets),
             "page_cache": "not warmed" if read is None else "warm",

@@ -61,9 +61,15 @@ def ensure(data: Path, derived: Path, forms: tuple[str, ...] = FORMS) -> list[Pa
 
     Raises
     ------
-    DataError : if there is no packed data set
+    DataError : if there is no packed data set, or no form of a name
     StorageError, BadSample : if something cannot be read or written
     """
+    unknown = sorted(set(forms) - {*FORMS, *PEER_FORMS})
+    if unknown:
+        raise DataError(
+            f"no form of the data is named {', '.join(unknown)}; "
+            f"there are {', '.join((*FORMS, *PEER_FORMS))}"
+        )
     folders = dataset_folders(data)
     if not folders:
         raise DataError(

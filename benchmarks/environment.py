@@ -9,8 +9,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-__all__ = ["describe", "machine_class", "usable_cores"]
+__all__ = ["WAIT_POLICY", "describe", "machine_class", "usable_cores"]
 
+# Of contestants, where it is not set: threads of a torch operation that wait for each other give
+# their core away instead of spinning. Every core has other work, and what spins is counted.
+WAIT_POLICY = {"OMP_WAIT_POLICY": "PASSIVE"}
 PACKAGES = (
     "torch",
     "torchvision",
@@ -22,6 +25,9 @@ PACKAGES = (
     "pillow",
     "pyarrow",
     "webdataset",
+    "grain",
+    "litdata",
+    "spdl-core",
 )
 
 
@@ -93,6 +99,7 @@ def describe() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "versions": {package: _version(package) for package in PACKAGES},
+        "omp_wait_policy_of_contestants": {**WAIT_POLICY, **os.environ}["OMP_WAIT_POLICY"],
         "commit": commit,
         "uncommitted_changes": changed,
     }

@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks.case import Case
 from benchmarks.pairs import pair_config
 from benchmarks.proc import memory
-from benchmarks.runner import ContestantError
+from benchmarks.runner import ROOT, ContestantError
 from loaders.sets import open_sets
 from shards.errors import KNOWN_ERRORS, one_line
 
@@ -34,16 +34,23 @@ def open_once(case: Case) -> dict[str, Any]:
 
     Raises
     ------
-    ContestantError : if it fails
+    ContestantError : if it fails, or takes longer than ten minutes
     """
-    child = subprocess.run(
-        [sys.executable, "-m", "benchmarks.opening"],
-        input=json.dumps(case.facts()),
-        capture_output=True,
-        text=True,
-        timeout=_LIMIT_S,
-        check=False,
-    )
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    try:
+        child = subprocess.run(
+            [sys.executable, "-m", "benchmarks.opening"],
+            input=json.dumps(case.facts()),
+            capture_output=True,
+            text=True,
+            timeout=_LIMIT_S,
+            check=False,
+            env={**os.environ, "PYTHONPATH": path},
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ContestantError(
+            f"opening {case.data} took longer than {_LIMIT_S} s; is its storage there?"
+        ) from error
     if child.returncode:
         last = " | ".join(child.stderr.strip().splitlines()[-3:])
         raise ContestantError(f"opening {case.data} failed: {last}")

@@ -37,6 +37,7 @@ PEER_FORMS = tuple(
     form for entry in CONTESTANTS if entry.group == "peer" for form in entry.needs
 )  # each has the name of its contestant
 _FACTS = "conversion.json"
+_LIMIT_S = 7200  # that a peer may take to write a form
 _ABSENT = 3  # exit status of a writer whose package is not installed
 _ROOT = Path(__file__).resolve().parent.parent
 
@@ -171,6 +172,7 @@ def _written(python: Path, name: str, data: Path, home: Path) -> bool:
             capture_output=True,
             text=True,
             check=False,
+            timeout=_LIMIT_S,
             env={**os.environ, "PYTHONPATH": path},
         )
         if done.returncode == _ABSENT:
@@ -180,6 +182,11 @@ def _written(python: Path, name: str, data: Path, home: Path) -> bool:
             raise DataError(f"{name} cannot write its form of {data}: {told}")
         shutil.rmtree(home, ignore_errors=True)
         partial.replace(home)
+    except subprocess.TimeoutExpired as error:
+        raise DataError(
+            f"{name} has not written its form of {data} within {_LIMIT_S / 3600:g} h; leave it out "
+            "with --only, or name less data"
+        ) from error
     except OSError as error:
         raise storage_error(error, home) from error
     finally:

@@ -2,7 +2,9 @@
 
 A ratio has *fallen* if its median is more than `FALL` below the committed one. Where the committed
 repeats themselves spread wider than that (quartiles, as a share of the median), a fall within their
-spread is *unsure*: it says nothing. A committed ratio that was not measured is *missing*.
+spread is *unsure*: it says nothing, so such ratios of a baseline are warned of. A committed ratio
+that was not measured is *missing*. What `zip-tuned` shares with ours, the kernel, is guarded by the
+ratios of the costs and of `zip-published`, which does not use it.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ __all__ = [
     "quick_rows",
     "read_committed",
     "warnings",
+    "wide",
 ]
 
 FALL = 0.2
@@ -91,6 +94,18 @@ def read_committed(path: Path) -> dict[str, Any]:
 def spread(summary: Mapping[str, float]) -> float:
     """Distance of the quartiles, as a share of the median."""
     return (summary["q3"] - summary["q1"]) / summary["median"]
+
+
+def wide(run: Mapping[str, Any]) -> list[str]:
+    """A line if ratios of a baseline spread so wide that a fall of theirs may go unseen."""
+    found = [f"{one['key']} ({spread(one['summary']):.0%})" for one in run["ratios"]
+             if spread(one["summary"]) > FALL]  # fmt: skip
+    if not found:
+        return []
+    return [
+        f"Warning: a baseline with quartiles more than {FALL:.0%} apart does not guard these: "
+        f"{', '.join(found)}. Make it again on a quiet machine, or with more --repeats."
+    ]
 
 
 def check(run: Mapping[str, Any], committed: Mapping[str, Any]) -> list[Verdict]:

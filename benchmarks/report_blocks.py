@@ -52,6 +52,7 @@ class Table:
     header, rows : cells
     ours : numbers of the rows that are ours
     words : number of leading columns that are words, not figures
+    page_only : heads of columns that documents leave out
     """
 
     caption: str
@@ -59,7 +60,15 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     ours: frozenset[int] = frozenset()
     words: int = 1
+    page_only: frozenset[str] = frozenset()
     brief: bool = True
+
+    @property
+    def markdown(self) -> str:
+        """Table of a document."""
+        kept = [i for i, head in enumerate(self.header) if head not in self.page_only]
+        rows = [tuple(row[i] for i in kept) for row in self.rows]
+        return table.markdown(rows, [self.header[i] for i in kept])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -145,7 +154,7 @@ def made(run: Mapping[str, Any]) -> Text:
 def markdown(blocks: Sequence[Block]) -> str:
     """The brief ones of some blocks, for a document."""
     return "\n\n".join(
-        table.markdown(block.rows, block.header) if isinstance(block, Table) else block.text
+        block.markdown if isinstance(block, Table) else block.text
         for block in blocks
         if not isinstance(block, Plot) and block.brief
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks import table
 from benchmarks.contestants import BASELINES
-from benchmarks.report_blocks import Block, Plot, Table, bullets, made, told
+from benchmarks.report_blocks import Block, Plot, Table, Text, bullets, made, told
 from benchmarks.report_words import (
     Verdict,
     names,
@@ -95,6 +95,7 @@ def loaders_blocks(run: Mapping[str, Any]) -> list[Block]:
             header=table.HEADER,
             rows=tuple(table.rows(run)),
             ours=frozenset(i for i, one in enumerate(in_order) if one["group"] == "ours"),
+            page_only=table.PAGE_ONLY,
         )
     ]
     found += bullets(loaders_words(run))
@@ -102,7 +103,9 @@ def loaders_blocks(run: Mapping[str, Any]) -> list[Block]:
         shown = loaders_chart(run, key)
         if shown is not None:
             found.append(shown)
-    return [*found, *told(table.header_lines(run)), made(run)]
+    columns = " ".join(table.column_lines(run))
+    found += told(table.header_lines(run))
+    return [*found, *([Text(text=columns, brief=False)] if columns else []), made(run)]
 
 
 def loaders_chart(run: Mapping[str, Any], key: str, heading: str = "") -> Plot | None:

@@ -11,6 +11,7 @@ from benchmarks.report_words import names, number, paired, quartiles, short, ver
 from benchmarks.runner import summary
 from benchmarks.svg_bars import BAR_LOOK, spread
 from benchmarks.svg_lines import Line, LineChart
+from benchmarks.sweep_table import cold_lines
 
 __all__ = ["sweep_blocks"]
 
@@ -40,7 +41,7 @@ def _axis_blocks(axis: Mapping[str, Any]) -> list[Block]:
     figures = [one for one in _FIGURES if axis["axis"] in one[4]]
     whole = [one for one in axis["contestants"] if one["points"]]
     found: list[Block] = [_table(axis, whole, figures)]
-    found += bullets(_words(axis, whole, figures))
+    found += bullets([*_words(axis, whole, figures), *cold_lines(axis)])
     found += [
         Plot(chart=chart, caption=caption)
         for figure in figures

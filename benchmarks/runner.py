@@ -16,6 +16,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +24,7 @@ import numpy as np
 
 from benchmarks.case import Case
 from benchmarks.contestants import BASELINES, UNIT, Entry, cannot
+from benchmarks.environment import WAIT_POLICY
 from benchmarks.peers import interpreter
 from benchmarks.proc import Memory, PeakMemory
 from shards.errors import SiamstreamError
@@ -30,10 +32,13 @@ from shards.rng import uniforms
 
 __all__ = [
     "EPOCH_PAIRS",
+    "FAILED",
     "ROOT",
     "ContestantError",
     "Outcome",
+    "attempt",
     "ratio_key",
+    "refuse_failed",
     "relate",
     "run_once",
     "run_rounds",
@@ -46,9 +51,7 @@ T = TypeVar("T")
 _STREAM_ORDER = 1010
 _LIMIT_S = 1800
 EPOCH_PAIRS = 320_000  # of the epoch whose time is derived from a rate
-# Threads of a torch operation that wait for each other give their core away instead of spinning:
-# every core has other work here, and what spins is counted as CPU time.
-_PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE"}
+FAILED = "failed: "  # begins the reason of a contestant that is absent because it failed
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -117,7 +120,7 @@ def run_once(
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
-            env={**_PASSIVE, **os.environ, **(env or {}), "PYTHONPATH": path},
+            env={**WAIT_POLICY, **os.environ, **(env or {}), "PYTHONPATH": path},
         )
         assert child.stdout is not None
         timer = threading.Timer(_LIMIT_S, child.kill)
@@ -215,6 +218,42 @@ def _figures(events: dict[str, dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def attempt(run: Callable[[], Outcome], name: str) -> Outcome:
+    """Run a contestant; one that fails is absent, so that it does not end the others' comparison.
+
+    Parameters
+    ----------
+    run : runs it
+    name : of the contestant
+    """
+    try:
+        return run()
+    except ContestantError as error:
+        said = str(error).removeprefix(f"contestant {name} ").removeprefix(FAILED)
+        return Outcome(absent=f"{FAILED}{said}")
+
+
+def refuse_failed(absent: Iterable[Mapping[str, Any]]) -> None:
+    """End a comparison that is done and written.
+
+    Parameters
+    ----------
+    absent : ``name`` and ``reason`` of each
+
+    Raises
+    ------
+    ContestantError : if one of them has failed
+    """
+    failed = {
+        one["name"]: one["reason"].removeprefix(FAILED)
+        for one in absent
+        if one["reason"].startswith(FAILED)
+    }
+    if failed:
+        said = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
+        raise ContestantError(f"failed, and left out of the figures: {said}")
+
+
 def shuffled(items: Sequence[T], seed: int, repeat: int) -> list[T]:
     """Order of one repeat."""
     drawn = uniforms(seed, _STREAM_ORDER, repeat, 0, len(items), 4)[:, 0]
@@ -241,7 +280,8 @@ def run_rounds(
     Returns
     -------
     contestants : ``name``, ``label``, ``group``, ``repeats`` (figures of each) and ``summary``
-    absent : ``name`` and ``reason`` of those that cannot run here
+    absent : ``name`` and ``reason`` of those that cannot run here or failed; runs that one of them
+        did before are left out
     """
     runs: dict[str, list[dict[str, Any]]] = {}
     labels: dict[str, str] = {}
@@ -250,9 +290,10 @@ def run_rounds(
         for place, entry in enumerate(shuffled(entries, case.seed, repeat)):
             if entry.name in absent:
                 continue
-            outcome = once(entry, case)
+            outcome = attempt(partial(once, entry, case), entry.name)
             if outcome.absent is not None:
                 absent[entry.name] = outcome.absent
+                runs.pop(entry.name, None)
                 told(f"{entry.name}: absent, {outcome.absent}")
                 continue
             labels[entry.name] = outcome.label

@@ -243,6 +243,15 @@ class Server(Closed):
     delay_ms: NonNegativeFloat
 
 
+class Conversion(Closed):
+    """What a peer's library took to write its own form of the data, beforehand."""
+
+    seconds: NonNegativeFloat
+    pictures: PositiveInt
+    files: PositiveInt
+    bytes: PositiveInt
+
+
 class Envelope(Closed):
     """What all results have."""
 
@@ -261,6 +270,7 @@ class Loaders(Envelope):
     config: Case
     repeats: PositiveInt
     server: Server | None = None
+    conversions: dict[str, Conversion] | None = None
     data: Data
     decode_unit_ms: Summary | None
     contestants: list[LoadersContestant]

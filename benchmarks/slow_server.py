@@ -15,6 +15,8 @@ from shards.errors import SiamstreamError
 
 __all__ = ["slow_server"]
 
+_END_S = 20  # that the server has to end by itself
+
 
 @contextmanager
 def slow_server(
@@ -71,5 +73,9 @@ def slow_server(
             yield url, server
         finally:
             process.stdin.close()
-            process.wait(20)
+            try:
+                process.wait(_END_S)
+            except subprocess.TimeoutExpired:
+                process.kill()  # it holds nothing but its sockets
+                process.wait()
             process.stdout.close()

@@ -17,10 +17,12 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks import result
+from benchmarks.case import Case
 from benchmarks.compare import data_facts, pair_kb
 from benchmarks.contestants import SERVER, Entry
 from benchmarks.derived import ensure, warm
@@ -28,9 +30,9 @@ from benchmarks.faulty_server import FaultyServer
 from benchmarks.memory import repeated_pictures
 from benchmarks.opening import open_once
 from benchmarks.own_folder import check_own, check_room, mark, remove
-from benchmarks.page_cache import evict
+from benchmarks.page_cache import evict, resident_bytes
 from benchmarks.pairs import pair_config
-from benchmarks.runner import Outcome, relate, run_once, shuffled, summaries
+from benchmarks.runner import Outcome, attempt, relate, run_once, shuffled, summaries
 from benchmarks.sweep_axes import Axis, Point, Sweep, axis_of, size_folder
 from loaders.sets import open_sets
 from shards.format import MANIFEST_NAME
@@ -148,7 +150,7 @@ def measure_axis(
         items += [(None, point) for point in axis.points]
     runs: Runs = {}
     labels: dict[str, str] = {}
-    seed, kept = axis.points[0].case.seed, 0.0
+    seed, kept, missing = axis.points[0].case.seed, 0.0, 0.0
     with ExitStack() as stack:
         server = None
         if axis.name == "storage" and able:
@@ -166,6 +168,7 @@ def measure_axis(
                 own = files[entry.name, point.name]
                 outcome, extra = _run(axis, entry, point, own, server, tools)
                 kept = max(kept, 1 - extra.get("evicted_share", 1.0))
+                missing = max(missing, 1 - extra.get("resident_share", 1.0))
                 if outcome.absent is not None:
                     absent[entry.name] = outcome.absent
                     told(f"{entry.name}: absent, {outcome.absent}")
@@ -207,7 +210,7 @@ def measure_axis(
         "absent": [
             {"name": name, "point": None, "reason": reason} for name, reason in absent.items()
         ],
-        "notes": _notes(axis, kept, cached is None),
+        "notes": _notes(axis, kept, missing, cached is None),
     }
     if axis.name == "size":
         facts["openings"] = _points(axis, runs, "")
@@ -234,18 +237,26 @@ def _run(
     tools: Tools,
 ) -> tuple[Outcome, dict[str, float]]:
     """One run at a point, and the figures that only its axis has."""
+
+    def once(case: Case, **more: Any) -> Outcome:
+        return attempt(partial(tools.once, entry, case, **more), entry.name)
+
+    extra: dict[str, float] = {}
     if point.cold:
         gone = evict([*files, *Path(point.case.data).rglob(MANIFEST_NAME)])
-        return tools.once(entry, point.case), {"evicted_share": gone.share}
+        return once(point.case), {"evicted_share": gone.share}
     if axis.name == "cache":
-        warm(list(files), available_bytes() // 2)  # a cold run may have gone before
+        read = warm(list(files), available_bytes() // 2)  # a cold run may have gone before
+        if read is None:
+            return Outcome(absent="its files do not fit in half the free memory: never warm"), {}
+        extra = {"resident_share": resident_bytes(files) / read}
     if not point.remote:
-        return tools.once(entry, point.case), {}
+        return once(point.case), extra
     assert server is not None
     with tempfile.TemporaryDirectory(prefix="siamstream-cache-") as cache:
         sent = server.sent
         case = replace(point.case, data=server.url, url=server.url)
-        outcome = tools.once(entry, case, env={"XDG_CACHE_HOME": cache})
+        outcome = once(case, env={"XDG_CACHE_HOME": cache})
         return outcome, {"fetched_mb": (server.sent - sent) / 1e6}
 
 
@@ -275,7 +286,7 @@ def _points(axis: Axis, runs: Runs, name: str) -> list[dict[str, Any]]:
     ]
 
 
-def _notes(axis: Axis, kept: float, not_warmed: bool) -> list[str]:
+def _notes(axis: Axis, kept: float, missing: float, not_warmed: bool) -> list[str]:
     """What a reader must know of how an axis went."""
     notes = []
     if not_warmed:
@@ -289,6 +300,11 @@ def _notes(axis: Axis, kept: float, not_warmed: bool) -> list[str]:
             notes.append(
                 f"The kernel kept up to {100 * kept:.1f} % of the bytes in memory: the cold runs "
                 "are not quite cold."
+            )
+        if missing > 1 - _ALL_GONE:
+            notes.append(
+                f"Up to {100 * missing:.1f} % of the bytes were not in memory: the warm runs are "
+                "not quite warm."
             )
     if axis.name == "storage":
         notes.append(

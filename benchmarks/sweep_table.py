@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from benchmarks.contestants import IN_MEMORY
 from benchmarks.runner import ratio_key
 from benchmarks.table import cell, spread
 
-__all__ = ["axis_header", "axis_lines", "axis_rows", "opening_lines"]
+__all__ = ["axis_header", "axis_lines", "axis_rows", "cold_lines", "opening_lines"]
 
 _TUNED = ratio_key("zip-tuned")
 # Figures that only some axes have, with the head of their column.
@@ -68,7 +69,18 @@ def axis_lines(axis: Mapping[str, Any], repeats: int) -> list[str]:
         "repeat(s) in shuffled order, ratios within a repeat."
     ]
     lines += [f"Absent: {one['name']} ({one['reason']})." for one in axis["absent"]]
-    return lines + opening_lines(axis) + list(axis["notes"])
+    return lines + opening_lines(axis) + cold_lines(axis) + list(axis["notes"])
+
+
+def cold_lines(axis: Mapping[str, Any]) -> list[str]:
+    """Whose cold pairs/s are not those of cold data."""
+    there = [one["name"] for one in axis["contestants"] if one["name"] in IN_MEMORY]
+    if axis["axis"] != "cache" or not there:
+        return []
+    return [
+        f"{', '.join(there)}: the whole zip is read into memory before the first batch, so the "
+        "seconds to the first batch hold the cold disk, and the pairs/s are those of warm data."
+    ]
 
 
 def opening_lines(axis: Mapping[str, Any]) -> list[str]:

@@ -15,12 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from benchmarks.case import Case, Served
 from benchmarks.kernel import Kernel
-from loaders.batch import normalise
 from loaders.work import Crops, Work
 
-__all__ = ["Encoded", "Transform", "served"]
+__all__ = ["Encoded", "Transform"]
 
 Encoded = Callable[[Crops, int], Any]  # encoded picture of crop i of some crops
 
@@ -58,10 +56,3 @@ class Transform:
             self.fill(crops, out)
             made.append(torch.from_numpy(out))
         return made[0], made[1]
-
-
-def served(case: Case, sample: list[int], template: Any, search: Any) -> Served:
-    """Batch as the class of work wants it, from uint8 crops."""
-    if case.work == "plain":
-        template, search = normalise(template), normalise(search)
-    return Served(sample, template, search)

@@ -1,8 +1,9 @@
-"""Whole batches made in worker processes of torch's DataLoader, for peers that are read by number.
+"""Whole batches made in worker processes of torch's DataLoader.
 
-The best set-up that we know for such a peer: a worker plans and makes a whole batch, straight into
-one block of shared memory, and only a handle goes to the consumer. One OpenCV thread a worker;
-glibc's moving mmap threshold, which lets such workers grow by gigabytes, is pinned.
+For peers that are read by number, and for ``zip-tuned``. The best set-up that we know for such: a
+worker plans and makes a whole batch, straight into one block of shared memory, and only a handle
+goes to the consumer. One OpenCV thread a worker; glibc's moving mmap threshold, which lets such
+workers grow by gigabytes, is pinned.
 """
 
 from __future__ import annotations
@@ -18,16 +19,25 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.case import Case, Served
-from benchmarks.pairs import pair_config
+from benchmarks.pairs import hand_over, pair_config
 from benchmarks.peer_forms import Rows
-from benchmarks.transform import Transform, served
+from benchmarks.transform import Transform
 from loaders.sets import open_sets
 from loaders.work import prepare
 
-__all__ = ["Made", "Read", "WorkerBatches", "data_loader", "serve", "shared_crops"]
+__all__ = [
+    "Made",
+    "Read",
+    "WorkerBatches",
+    "data_loader",
+    "serve",
+    "shared_crops",
+    "start_worker",
+    "whole_batches",
+]
 
 Read = Callable[[int], Any]  # encoded picture by its number in the peer's form
-PREFETCH = 4  # batches that each worker makes ahead
+PREFETCH = 4  # batches that each worker makes ahead; ours makes as many in all
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # of glibc's mallopt
 
 
@@ -41,7 +51,10 @@ class Made(NamedTuple):
 
 
 def shared_crops(count: int, case: Case) -> list[torch.Tensor]:
-    """Two tensors (count, 3, S, S) uint8 in one fresh block of shared memory."""
+    """Two tensors (count, 3, S, S) uint8 in one fresh block of shared memory.
+
+    It is what torch's own collate function does in a worker, once for both halves of a batch.
+    """
     shapes = [(count, 3, side, side) for side in (case.template_px, case.search_px)]
     sizes = [int(np.prod(shape)) for shape in shapes]
     storage = torch.UntypedStorage._new_shared(sum(sizes))
@@ -100,19 +113,26 @@ def data_loader(dataset: Dataset[Made], case: Case) -> DataLoader[Any]:
     threads of the parent, which it does not have.
     """
     cv2.setNumThreads(1)
+    return whole_batches(dataset, case, start_worker)
+
+
+def whole_batches(
+    dataset: Dataset[Any], case: Case, start: Callable[[int], None]
+) -> DataLoader[Any]:
+    """Torch's DataLoader over whole batches; `start` sets up a worker."""
     return DataLoader(
         dataset,
-        batch_size=None,
+        batch_size=None,  # the data set makes whole batches
         collate_fn=as_it_is,
         num_workers=case.threads,
         prefetch_factor=PREFETCH,
         persistent_workers=True,
-        worker_init_fn=start_worker,
-        multiprocessing_context="fork",
+        worker_init_fn=start,
+        multiprocessing_context="fork",  # workers share what was read before
     )
 
 
 def serve(case: Case, opened: Callable[[], Read]) -> Iterator[Served]:
     """Batches of torch's DataLoader over `WorkerBatches`."""
     for made in data_loader(WorkerBatches(case, opened), case):
-        yield served(case, made.sample, made.template, made.search)
+        yield hand_over(case, made.sample, made.template, made.search)

@@ -20,6 +20,7 @@ from benchmarks.case import WORKS, Case, Served, WorkName
 __all__ = [
     "BASELINES",
     "CONTESTANTS",
+    "IN_MEMORY",
     "SERVER",
     "UNIT",
     "Entry",
@@ -31,6 +32,7 @@ __all__ = [
 
 Group = Literal["ours", "baseline", "peer", "limit"]
 BASELINES = ("zip-tuned", "zip-published")  # ratios are against these, the harder one first
+IN_MEMORY = ("zip-tuned", "zip-region", "zip-published")  # read all before the first batch
 SERVER = "server"
 UNIT = "whole-decode"  # measures the decode unit, so it always runs
 

@@ -16,9 +16,9 @@ import grain
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from benchmarks.case import Case, Served
-from benchmarks.pairs import pair_config
+from benchmarks.pairs import hand_over, pair_config
 from benchmarks.peer_forms import Pictures, Rows, form_folder
-from benchmarks.transform import Transform, served
+from benchmarks.transform import Transform
 from loaders.sets import open_sets
 from loaders.work import prepare
 
@@ -62,6 +62,6 @@ def batches(case: Case) -> Iterator[Served]:
     made: Any = iter(grain.MapDataset.source(Batches(case)).to_iter_dataset(options))
     try:
         for sample, template, search in made:
-            yield served(case, sample, template, search)
+            yield hand_over(case, sample, template, search)
     finally:
         made.close()

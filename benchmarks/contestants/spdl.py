@@ -16,8 +16,8 @@ import cv2
 from spdl.pipeline import PipelineBuilder
 
 from benchmarks.case import Case, Served
-from benchmarks.pairs import pair_config, works
-from benchmarks.transform import Transform, served
+from benchmarks.pairs import hand_over, pair_config, works
+from benchmarks.transform import Transform
 from loaders.sets import DataSets, open_sets
 from loaders.work import Crops, Work
 
@@ -63,4 +63,4 @@ def batches(case: Case) -> Iterator[Served]:
     )
     with pipeline.auto_stop():
         for sample, template, search in pipeline:
-            yield served(case, sample, template, search)
+            yield hand_over(case, sample, template, search)

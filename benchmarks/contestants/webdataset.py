@@ -24,8 +24,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from torchvision.transforms.v2 import functional as v2
 
 from benchmarks.case import Case, Served
-from benchmarks.pairs import pair_config
-from benchmarks.transform import served
+from benchmarks.pairs import hand_over, pair_config
 from benchmarks.worker_batches import Made, data_loader, shared_crops
 from loaders.sets import open_sets
 from loaders.work import Crops, prepare
@@ -131,4 +130,4 @@ class StreamedBatches(IterableDataset[Made]):
 def batches(case: Case) -> Iterator[Served]:
     """Batches of torch's DataLoader."""
     for made in data_loader(StreamedBatches(case), case):
-        yield served(case, made.sample, made.template, made.search)
+        yield hand_over(case, made.sample, made.template, made.search)

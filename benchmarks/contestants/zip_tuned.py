@@ -19,7 +19,6 @@ shared memory, and fresh pages are what a batch from a process costs.
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -28,8 +27,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
+from benchmarks import worker_batches
 from benchmarks.case import Case, Served
 from benchmarks.derived import legacy_folder
 from benchmarks.kernel import Kernel
@@ -42,8 +42,6 @@ from shards.zip_members import STORED, members
 
 label = "zip-tuned (zip in memory, simplejpeg, our warp)"
 
-PREFETCH = 4  # batches that each worker makes ahead; ours makes as many in all
-_MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # of glibc's mallopt
 _LOCAL_HEADER = 30
 
 
@@ -155,13 +153,7 @@ class TunedBatches(Dataset[Batch]):
         )
 
     def _pixels(self, *halves: Crops) -> list[torch.Tensor]:
-        shapes = [(len(half), 3, half.params.out_px, half.params.out_px) for half in halves]
-        sizes = [int(np.prod(shape)) for shape in shapes]
-        # what torch's own collate function does in a worker, once for both halves of the batch
-        storage = torch.UntypedStorage._new_shared(sum(sizes))
-        block = torch.empty(0, dtype=torch.uint8).set_(storage)
-        parts = block.split(sizes)
-        out = [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+        out = worker_batches.shared_crops(len(halves[0]), self._case)
         for half, pixels in zip(halves, out, strict=True):
             self._fill(half, pixels.numpy())
         return out
@@ -175,31 +167,14 @@ class TunedBatches(Dataset[Batch]):
             self._kernel.make(crops, i, regions[i], out[i])
 
 
-def start_worker(_: int) -> None:
+def start_worker(worker: int) -> None:
     """Set up a worker process."""
     cv2.setNumThreads(1)
-    libc = ctypes.CDLL(None)
-    # Fixed: glibc would raise it with every large block freed and keep those blocks in its heap.
-    libc.mallopt(_MMAP_THRESHOLD, 1_000_000)
-    # A decoded picture that is freed stays in the heap, so that the next one costs no page faults.
-    libc.mallopt(_TRIM_THRESHOLD, 16_000_000)
-
-
-def _as_it_is(batch: Batch) -> Batch:
-    return batch
+    worker_batches.start_worker(worker)
 
 
 def batches(case: Case, by_region: bool = False, archive: OpenZip = MemoryZip) -> Iterator[Served]:
     """Batches of torch's DataLoader."""
-    loader: DataLoader[Any] = DataLoader(
-        TunedBatches(case, by_region, archive),
-        batch_size=None,  # the data set makes whole batches
-        collate_fn=_as_it_is,
-        num_workers=case.threads,
-        prefetch_factor=PREFETCH,
-        persistent_workers=True,
-        worker_init_fn=start_worker,
-        multiprocessing_context="fork",  # workers share the zip's pages
-    )
-    for batch in loader:
+    dataset = TunedBatches(case, by_region, archive)
+    for batch in worker_batches.whole_batches(dataset, case, start_worker):
         yield hand_over(case, batch.sample.tolist(), batch.template, batch.search)

@@ -15,7 +15,7 @@ from benchmarks.compare import DELAY_MS, compare
 from benchmarks.contestants import Entry, named
 from benchmarks.runner import Outcome, _label, run_once
 from benchmarks.slow_server import slow_server
-from shards.errors import SiamstreamError
+from shards.errors import DataError, SiamstreamError
 from shards.format import MANIFEST_NAME, Manifest
 
 
@@ -124,3 +124,22 @@ def test_the_data_sets_forms_have_the_readers_index(case: Case) -> None:
     names = {shard.name.removesuffix(".tar") + ".idx" for shard in manifest.shards}
     assert {file.name for file in files if file.parent == own} == names
     assert sum(int((own / name).read_text().split()[1]) for name in names) == 8
+
+
+def test_a_form_that_nobody_makes_is_refused(case: Case) -> None:
+    from benchmarks.derived import ensure
+
+    with pytest.raises(DataError, match="no form of the data is named server, zips; there are "):
+        ensure(Path(case.data), case.derived_folder, ("zips", "legacy", "server"))
+
+
+def test_what_peers_took_to_write_their_forms_is_kept_and_told(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = {"seconds": 12.0, "pictures": 8, "files": 3, "bytes": 4_000_000}
+    monkeypatch.setattr("benchmarks.compare.conversions", lambda *_: {"grain": facts})
+    run = _compared(case, named(["cpu"]), {})
+    assert run["conversions"] == {"grain": facts}
+    assert table.column_lines(run) == [
+        "Written beforehand, by each library in its own form: grain in 12 s, 4 MB in 3 files."
+    ]

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import synthetic
@@ -70,11 +71,17 @@ def make_case(folder: Path, **changes: Any) -> Case:
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Iterator[None]:
-    """As in the workers: threads that wait for a busy core would spin."""
-    before = torch.get_num_threads()
+    """As in the workers: threads that wait for a busy core would spin.
+
+    OpenCV's are given up before the first fork: a worker that changes their number waits for
+    threads of this process, which it does not have.
+    """
+    before = torch.get_num_threads(), cv2.getNumThreads()
     torch.set_num_threads(1)
+    cv2.setNumThreads(1)
     yield
-    torch.set_num_threads(before)
+    torch.set_num_threads(before[0])
+    cv2.setNumThreads(before[1])
 
 
 @pytest.fixture(scope="module")
@@ -275,24 +282,28 @@ def test_a_zip_on_disk_is_opened_in_every_process(case: Case) -> None:
     archive, rows = DiskZip(path, source.index.size), range(len(source.index))
     expected = [bytes(source.read(row)) for row in rows]
     assert [archive.read(row) for row in rows] == expected
-    with multiprocessing.get_context("fork").Pool(3, _take, (archive,)) as pool:
+    fork = multiprocessing.get_context("fork")
+    with fork.Pool(3, _take, (archive, fork.Barrier(3))) as pool:
         found = pool.map(_read, [*rows] * 20, chunksize=4)
     assert [data for data, _ in found] == expected * 20
-    handles = {handle for _, handle in found}
-    assert all(number != os.getpid() for number in handles)
+    assert len({handle for _, handle in found} - {os.getpid()}) == 3
 
 
 _taken: list[DiskZip] = []
+_together: list[Any] = []
 
 
-def _take(archive: DiskZip) -> None:
-    _taken[:] = [archive]
+def _take(archive: DiskZip, together: Any) -> None:
+    _taken[:], _together[:] = [archive], [together]
 
 
 def _read(row: int) -> tuple[bytes, int]:
     """Picture of a row, and the process that opened the handle it was read from."""
+    while _together:
+        _together.pop().wait(60)  # all three read, none does the work of all
     data = _taken[0].read(row)
     assert _taken[0]._opened is not None
+    assert _taken[0]._opened[0] == os.getpid()
     return data, _taken[0]._opened[0]
 
 

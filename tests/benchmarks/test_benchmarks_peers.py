@@ -23,12 +23,12 @@ from benchmarks.cli import main
 from benchmarks.contestants import CONTESTANTS, Entry, cannot, load
 from benchmarks.contestants import webdataset as streamed
 from benchmarks.derived import ensure, warm
-from benchmarks.pairs import pair_config, whole_work, works
+from benchmarks.pairs import hand_over, pair_config, whole_work, works
 from benchmarks.peer_forms import PEER_FORMS, Pictures, Rows, conversions, form_folder
 from benchmarks.peers import BESIDE, ENVIRONMENTS, INSTALLED, how_to_add, interpreter, states
 from benchmarks.peers_make import PeerError, make
 from benchmarks.runner import run_once
-from benchmarks.transform import Transform, served
+from benchmarks.transform import Transform
 from loaders.reference import ReferenceBackend
 from loaders.sets import open_sets
 from shards.errors import DataError
@@ -294,6 +294,17 @@ def test_a_form_that_cannot_be_written_leaves_nothing(
     assert [path for path in (tmp_path / "derived").rglob("*") if path.is_file()] == []
 
 
+def test_a_form_that_takes_for_ever_is_an_error(
+    case: Case, tmp_path: Path, fake_peer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peer_forms, "_LIMIT_S", 0.1)
+    fake_peer.write_text("#!/bin/sh\nexec sleep 60\n")
+    fake_peer.chmod(0o755)
+    with pytest.raises(DataError, match=r"grain has not written its form of .* within"):
+        ensure(Path(case.data), tmp_path / "derived", ("grain",))
+    assert [path for path in (tmp_path / "derived").rglob("*") if path.is_file()] == []
+
+
 def test_nothing_is_written_for_a_peer_that_is_absent(
     case: Case, tmp_path: Path, fake_peer: Path
 ) -> None:
@@ -334,7 +345,7 @@ def test_the_shared_transform_equals_the_reference(case: Case, work: str) -> Non
     transform = Transform(pictures.side, rows.reader(pictures.__getitem__))
     sets = open_sets(pair_config(one))
     for (template, search), batch in zip(expected(one, 2), works(one, sets), strict=False):
-        made = served(one, batch.plan.sample.tolist(), *transform.batch(batch))
+        made = hand_over(one, batch.plan.sample.tolist(), *transform.batch(batch))
         for ours, judge in ((made.template, template), (made.search, search)):
             assert ours.dtype == judge.dtype == (torch.float32 if work == "plain" else torch.uint8)
             gap = levels(ours, judge)

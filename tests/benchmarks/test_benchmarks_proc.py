@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,13 +81,41 @@ def test_memory_counts_a_forked_page_once_and_a_written_copy_twice() -> None:
 
 
 def test_peak_is_seen_after_the_memory_is_given_back() -> None:
-    with _child("pass") as child:
+    code = (
+        "import mmap, sys\n"
+        "sys.stdin.readline()\n"
+        "held = mmap.mmap(-1, 40_000_000, mmap.MAP_PRIVATE)\n"
+        "for i in range(0, len(held), 4096): held[i] = 1\n"
+        "print('held', flush=True)\n"
+        "sys.stdin.readline()\n"
+        "held.close()\n"
+        "print('given back', flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", f"print('ready', flush=True)\n{code}"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+        before = memory(child.pid)
         watch = PeakMemory(child.pid, every_s=0.01)
-        base = memory(child.pid)
-        watch.add(base)
+        child.stdin.write("hold\n")
+        child.stdin.flush()
+        assert child.stdout.readline() == "held\n"
+        looks = len(watch.series) + 2  # one may have begun before
+        while len(watch.series) < looks:
+            time.sleep(0.01)
+        child.stdin.write("give back\n")
+        child.stdin.flush()
+        assert child.stdout.readline() == "given back\n"
+        after = memory(child.pid)
         peak = watch.stop()
-        assert peak.own >= base.own
-        assert peak.file_pages >= base.file_pages > 0
+        child.stdin.close()
+    assert after.own - before.own < 10 * MB
+    assert 38 * MB < peak.own - before.own < 52 * MB
+    assert peak.file_pages >= before.file_pages > 0
 
 
 def test_a_process_that_is_gone_counts_nothing() -> None:

@@ -18,7 +18,7 @@ from benchmarks.case import Case
 from benchmarks.cli import main
 from benchmarks.contestants import CONTESTANTS, Entry
 from benchmarks.quick import PARTS, Measured, Part, Ratio, Setup, measure_quick
-from benchmarks.quick_check import check, quick_lines, quick_rows, read_committed, warnings
+from benchmarks.quick_check import check, quick_lines, quick_rows, read_committed, warnings, wide
 from benchmarks.runner import Outcome
 from shards.errors import FormatError
 
@@ -92,6 +92,14 @@ def test_a_ratio_that_spreads_is_judged_by_its_spread(
         (line,) = warnings(verdicts)
         assert line.startswith("Note: ratio a (a): fell by 30%")
         assert "quartiles lie 40% apart, so this alone says nothing; measure it at length" in line
+
+
+def test_a_baseline_that_guards_nothing_is_warned_of(run_of: Any) -> None:
+    run = run_of({"a": STEADY, "b": [1.2, 1.5, 2.0, 2.3, 2.9]})
+    (line,) = wide(run)
+    assert line.startswith("Warning: a baseline with quartiles more than 20% apart does not guard")
+    assert "these: b (40%). Make it again" in line
+    assert wide(run_of({"a": STEADY})) == []
 
 
 def test_missing_and_new_ratios_are_said(run_of: Any) -> None:

@@ -21,7 +21,7 @@ from benchmarks.cli import main
 from benchmarks.page import PAGE, PLOT, Shown, page, readme_plot
 from benchmarks.report_blocks import Section, Table, code, markdown
 from benchmarks.report_claims import promises_of
-from benchmarks.report_loaders import loaders_words
+from benchmarks.report_loaders import loaders_blocks, loaders_words
 from benchmarks.report_words import number, paired, quartiles, verdict
 from benchmarks.runner import summary
 from shards.errors import FormatError
@@ -198,6 +198,26 @@ def test_what_is_absent_is_named_with_its_command(tmp_path: Path) -> None:
     assert "There are no GPU results yet." in text
     assert "has been measured yet" in text
     assert "has been measured yet" in readme_plot(report.shown(tmp_path))
+
+
+def test_make_bench_makes_every_result_in_the_order_of_the_report() -> None:
+    text = (ROOT / "Makefile").read_text().partition("\nbench: install\n")[2].partition("\n\n")[0]
+    commands = [line.strip().replace("$(PY)", "python") for line in text.splitlines()]
+    expected = [section.repeats for section in report.SECTIONS if section.kind != "gpu"]
+    quick = "python -m benchmarks quick --no-compare --json benchmarks/results/quick-cpu.json"
+    assert commands == [*expected, quick, "python -m benchmarks report"]
+
+
+def test_a_document_leaves_out_columns_that_the_page_has() -> None:
+    run = read("loaders-cpu.json")
+    blocks = loaders_blocks(run)
+    (shown,) = [block for block in blocks if isinstance(block, Table)]
+    assert set(shown.header) > table.PAGE_ONLY
+    head, rule, *rows = markdown([shown]).splitlines()
+    cells = [cell.strip() for cell in head.strip("|").split("|")]
+    assert cells == [name for name in table.HEADER if name not in table.PAGE_ONLY]
+    assert {line.count("|") for line in (rule, *rows)} == {head.count("|")}
+    assert head.endswith("share of the limit |")
 
 
 def test_words_say_where_ours_loses() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 import synthetic
 from click.testing import CliRunner, Result
 
-from benchmarks import child, report, result, runner, table
+from benchmarks import child, compare, report, result, runner, table
 from benchmarks.case import LEAST_ROUNDS, Case, Served
 from benchmarks.cli import main
 from benchmarks.contestants import BASELINES, CONTESTANTS, UNIT, Entry
@@ -255,6 +256,59 @@ def test_absent_contestants_are_named_once_and_not_tried_again() -> None:
     assert absent == [{"name": "dali", "reason": "needs a CUDA device"}]
     assert tried.count("dali") == 1
     assert tried.count("cpu") == 3
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_who_fails_or_goes_midway_is_absent_alone_and_the_others_go_on(fails: bool) -> None:
+    tried: list[str] = []
+    said: list[str] = []
+
+    def once(entry: Entry, _: Case) -> Outcome:
+        tried.append(entry.name)
+        if entry.name == "zip-tuned" and tried.count("zip-tuned") == 2:
+            if not fails:
+                return Outcome(absent="gone")
+            raise ContestantError("contestant zip-tuned failed: no space left")
+        return Outcome(label=entry.name, figures=_figures(100.0))
+
+    contestants, absent = run_rounds(_entries("cpu", "zip-tuned"), CASE, 3, said.append, once)
+    assert [(one["name"], len(one["repeats"])) for one in contestants] == [("cpu", 3)]
+    assert not [key for key in contestants[0]["summary"] if key.endswith("_x_zip_tuned")]
+    reason = "failed: no space left" if fails else "gone"
+    assert absent == [{"name": "zip-tuned", "reason": reason}]
+    assert tried.count("zip-tuned") == 2
+    assert f"zip-tuned: absent, {reason}" in said
+    if fails:
+        with pytest.raises(ContestantError, match=r"^failed, .*: zip-tuned: no space left$"):
+            runner.refuse_failed(absent)
+    else:
+        runner.refuse_failed(absent)
+
+
+def test_a_failure_is_written_and_shown_and_the_command_ends_with_1(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def once(entry: Entry, _: Case) -> Outcome:
+        if entry.name == UNIT:
+            raise ContestantError("no memory")
+        figures = {
+            **_figures(100.0), "wall_s": 1.0, "cores_busy": 1.0, "others_cores_busy": 0.1,
+            "memory_imports_mb": 1.0, "memory_end_beyond_imports_mb": 1.0, "disk_read_mb": 0.0,
+            "file_pages_peak_mb": 1.0, "search_shape": None, "pairs": 32,
+        }  # fmt: skip
+        return Outcome(label=entry.name, figures=figures)
+
+    monkeypatch.setattr(compare, "compare", partial(compare.compare, once=once))
+    arguments = f"loaders --data {data} --derived {tmp_path} --repeats 1 --only cpu --json"
+    outcome = CliRunner().invoke(main, [*arguments.split(), str(tmp_path / "out.json")])
+    assert outcome.exit_code == 1
+    assert outcome.stderr.splitlines()[-1] == (
+        f"Error: failed, and left out of the figures: {UNIT}: no memory"
+    )
+    run = result.read(tmp_path / "out.json", "loaders")
+    assert run["absent"] == [{"name": UNIT, "reason": "failed: no memory"}]
+    assert [one["name"] for one in run["contestants"]] == ["cpu"]
+    assert outcome.stdout.splitlines()[1].startswith("cpu")
 
 
 def test_order_is_shuffled_by_repeat_and_seed_and_can_be_repeated() -> None:

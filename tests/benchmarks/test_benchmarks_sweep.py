@@ -19,7 +19,8 @@ from benchmarks.cli import main
 from benchmarks.contestants import Entry, named
 from benchmarks.opening import open_once
 from benchmarks.page_cache import Evicted, resident_bytes
-from benchmarks.runner import Outcome
+from benchmarks.report_sweep import sweep_blocks
+from benchmarks.runner import ContestantError, Outcome
 from benchmarks.sweep import MARKER, Tools, measure_sweep
 from benchmarks.sweep_axes import AXES, Sweep, axis_of
 from benchmarks.sweep_table import axis_header, axis_lines, axis_rows
@@ -148,6 +149,44 @@ def test_all_points_run_once_a_repeat_and_ratios_are_taken_within_it(wanted: Swe
     assert "Absent: dali (needs a CUDA device)." in axis_lines(axis, 3)
 
 
+def test_who_fails_in_a_late_repeat_is_absent_and_the_others_go_on(wanted: Sweep) -> None:
+    class Failing(_Runs):
+        def __call__(
+            self, entry: Entry, case: Case, env: Mapping[str, str] | None = None
+        ) -> Outcome:
+            if entry.name == "zip-tuned" and len(self.calls) > 7:
+                raise ContestantError("contestant zip-tuned failed: no space left")
+            return super().__call__(entry, case, env)
+
+    run, _ = _measure(wanted, Failing(6), ["cpu", "zip-tuned"], ("workers",))
+    (axis,) = run["axes"]
+    assert [one["name"] for one in axis["contestants"]] == ["cpu"]
+    assert [len(one["repeats"]) for one in axis["contestants"][0]["points"]] == [3, 3, 3]
+    assert axis["absent"] == [
+        {"name": "zip-tuned", "point": None, "reason": "failed: no space left"}
+    ]
+
+
+def test_data_that_cannot_be_warm_are_not_called_so(
+    wanted: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "warm", lambda files, limit: None)
+    run, _ = _measure(wanted, _Runs(100), ["cpu"], ("cache",))
+    (axis,) = run["axes"]
+    assert axis["contestants"] == []
+    assert [one["reason"] for one in axis["absent"]] == [
+        "its files do not fit in half the free memory: never warm"
+    ]
+
+
+def test_the_cold_rates_of_zips_in_memory_are_explained(wanted: Sweep) -> None:
+    run, _ = _measure(wanted, _Runs(100), ["cpu", "zip-tuned"], ("cache",), repeats=1)
+    (axis,) = run["axes"]
+    lines = [line for line in axis_lines(axis, 1) if line.startswith("zip-tuned: the whole zip")]
+    assert len(lines) == 1
+    assert lines[0] in [getattr(block, "text", "") for block in sweep_blocks(run)]
+
+
 def test_works_and_axes_multiply_and_each_is_saved(wanted: Sweep) -> None:
     runs = _Runs(100)
     run, saved = _measure(
@@ -183,6 +222,7 @@ def test_cold_runs_find_nothing_in_the_page_cache(wanted: Sweep) -> None:
     (axis,) = run["axes"]
     warm, cold = axis["contestants"][0]["points"]
     assert all("evicted_share" not in one for one in warm["repeats"])
+    assert [one["resident_share"] for one in warm["repeats"]] == [1.0] * 3
     shares = [one["evicted_share"] for one in cold["repeats"]]
     if min(shares) == 0:
         pytest.skip("the temporary folder is in memory; set TMPDIR to a folder on a disk")
