@@ -8,14 +8,14 @@ from pathlib import Path
 import click
 
 from benchmarks import result
-from benchmarks.claims import CLAIMS_HEADER, claim_rows
 from benchmarks.data import DataConfig
 from benchmarks.environment import usable_cores
 from benchmarks.gpu_budget import Part
 from benchmarks.gpu_facts import Facts
 from benchmarks.gpu_preflight import is_complete, lines, look
-from benchmarks.gpu_report import GPU_HEADER, gpu_lines, gpu_rows
 from benchmarks.options import command_line, make_data, say, show
+from benchmarks.report_blocks import Table, Text
+from benchmarks.report_gpu import gpu_blocks
 from shards.console import KnownErrors
 
 __all__ = ["gpu"]
@@ -99,8 +99,12 @@ def gpu(
             "data": {"datasets": data_facts(open_sets(pair_config(facts.case())))},
         }
         run = measure_gpu(facts, out, minutes, head, say, budget, parts)
-    show(gpu_rows(run), GPU_HEADER, [])
-    show(claim_rows(run), CLAIMS_HEADER, gpu_lines(run))
-    say(f"{out / 'gpu.json'}: written")
+    for block in gpu_blocks(run):
+        if isinstance(block, Table):
+            click.echo(f"\n{block.caption}")
+            show(list(block.rows), block.header, [])
+        elif isinstance(block, Text):
+            click.echo(f"\n{block.text}")
+    say(f"{out / 'gpu.json'}: written; to show it, copy it to benchmarks/results/gpu-NAME.json")
     if not ok(run):
         ctx.exit(1)

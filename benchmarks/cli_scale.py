@@ -44,7 +44,7 @@ def _nodes(_: click.Context, __: click.Parameter, value: str) -> tuple[int, ...]
     type=click.FloatRange(1),
     default=ScaleCase().demand,
     show_default=True,
-    help="Pairs a second that a GPU takes.",
+    help="Pairs a second that a GPU takes, assumed; a quarter and four times it are shown too.",
 )
 @click.option(
     "--nodes",
@@ -55,11 +55,11 @@ def _nodes(_: click.Context, __: click.Parameter, value: str) -> tuple[int, ...]
 )
 @click.option("--epochs", type=click.IntRange(1), default=FULL_EPOCHS, show_default=True)
 @click.option(
-    "--page-cache-gb",
+    "--memory-gb",
     type=click.FloatRange(0),
-    default=ScaleCase().page_cache_gb,
+    default=ScaleCase().memory_gb,
     show_default=True,
-    help="Memory of a node that keeps files.",
+    help="Memory of a node for data, in every mode: page cache, windows, zips.",
 )
 @click.option(
     "--usd-per-1000-get",
@@ -83,7 +83,7 @@ def scale(
     demand: float,
     nodes: tuple[int, ...],
     epochs: int,
-    page_cache_gb: float,
+    memory_gb: float,
     usd_per_1000_get: float,
     checked: bool,
     repeats: int,
@@ -98,6 +98,8 @@ def scale(
         SCALE_HEADER,
         advice_rows,
         check_rows,
+        demand_header,
+        demand_rows,
         scale_lines,
         scale_rows,
     )
@@ -108,7 +110,7 @@ def scale(
         nodes=nodes,
         epochs=epochs,
         shown=shown,
-        page_cache_gb=page_cache_gb,
+        memory_gb=memory_gb,
         usd_per_1000_get=usd_per_1000_get,
         usd_source=(
             ScaleCase().usd_source
@@ -120,6 +122,7 @@ def scale(
     run = simulate(out, case, node, checks, command_line(), say)
     show(scale_rows(run), SCALE_HEADER, [])
     show(advice_rows(run), ADVICE_HEADER, scale_lines(run))
+    show(demand_rows(run), demand_header(run), [])
     if checks:
         show(check_rows(run), CHECK_HEADER, [])
     if json_file is not None:

@@ -17,40 +17,25 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import result
-from benchmarks.claims import Claim, claims_of
 from benchmarks.gpu_budget import Budget, Part
+from benchmarks.gpu_claims import claims_from, unmeasured
 from benchmarks.gpu_facts import Facts, Settings
 from benchmarks.gpu_process import Answer, ask
 from shards.errors import FormatError
 
-__all__ = ["PARTS", "claims_from", "measure_gpu", "ok"]
+__all__ = ["PARTS", "measure_gpu", "ok", "record"]
 
 PARTS = (
     Part(name="environment", weight_s=60, least_s=10),
     Part(name="parity", weight_s=40, least_s=10),
     Part(name="decode", weight_s=100, least_s=25),
+    Part(name="parity-best", weight_s=25, least_s=10),  # with what the sweep chose
     Part(name="loaders", weight_s=120, least_s=30),
     Part(name="train", weight_s=120, least_s=40),
     Part(name="faults", weight_s=40, least_s=15),
 )
 OVERTIME = 1.25  # of its share, after which a part is stopped
 Ask = Callable[[str, Mapping[str, Any], float, Callable[[str], None]], Answer]
-
-SHARE = Claim(
-    key="decode_share",
-    what="pairs/s of our loader, of the best that DALI decodes",
-    unit="",
-    bar=0.9,
-    least=True,
-)
-WAIT = 0.02
-CLAIMS = (
-    SHARE,
-    Claim(key="parity_mean", what="pixels against the reference, mean", unit="levels", bar=1.0),
-    Claim(key="parity_p999", what="the same, 999 of 1,000 pixels", unit="levels", bar=9),
-    Claim(key="boxes_differ", what="batches whose boxes differ from the reference", unit="", bar=1),
-    Claim(key="bad_unnamed", what="damaged pictures that an error does not name", unit="", bar=1),
-)
 
 
 def measure_gpu(
@@ -92,6 +77,7 @@ def measure_gpu(
         "minutes": minutes,
         "parts": [],
         "claims": [],
+        "unmeasured": [],
     }
     for part in parts:
         share = budget.share_s(part)
@@ -101,11 +87,11 @@ def measure_gpu(
             told(f"{part.name}: {share:.0f} s")
             own = asdict(replace(facts, seconds=share))
             answer = asked(part.name, own, min(OVERTIME * share, budget.left_s()), told)
-            one = _record(part, share, answer)
+            one = record(part, share, answer)
             facts = replace(facts, settings=_settings(facts.settings, part.name, answer.found))
         told(f"{part.name}: {one['state']}{': ' + one['error'] if one['error'] else ''}")
         run["parts"].append(one)
-        run["claims"] = claims_from(run)
+        run["claims"], run["unmeasured"] = claims_from(run), unmeasured(run)
         unfit = []  # written all the same; the parts that follow are worth more than a stop
         for name, facts_of in ((part.name, {**_without(run), **one}), ("gpu", run)):
             try:
@@ -131,7 +117,8 @@ def _left_out(part: Part, left_s: float) -> dict[str, Any]:
     }
 
 
-def _record(part: Part, share: float, answer: Answer) -> dict[str, Any]:
+def record(part: Part, share: float, answer: Answer) -> dict[str, Any]:
+    """A part that was run, as results have it."""
     return {
         "name": part.name,
         "state": "failed" if answer.error else "done",
@@ -144,7 +131,9 @@ def _record(part: Part, share: float, answer: Answer) -> dict[str, Any]:
 
 
 def _without(run: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in run.items() if key not in ("parts", "claims")}
+    return {
+        key: value for key, value in run.items() if key not in ("parts", "claims", "unmeasured")
+    }
 
 
 def _settings(before: Settings, part: str, found: Mapping[str, Any]) -> Settings:
@@ -159,31 +148,7 @@ def _settings(before: Settings, part: str, found: Mapping[str, Any]) -> Settings
 
 
 def ok(run: Mapping[str, Any]) -> bool:
-    """Whether every part was done and no claim is missed."""
+    """Whether every part was done, and no claim of them is missed or without a measurement."""
     done = all(part["state"] == "done" for part in run["parts"])
-    return done and all(claim["holds"] is not False for claim in run["claims"])
-
-
-def claims_from(run: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Promises on which the parts found something; of a dry run none is judged."""
-    found = {part["name"]: part["found"] for part in run["parts"]}
-    parity, cases = found.get("parity", {}), found.get("faults", {}).get("cases", [])
-    ratio = found.get("loaders", {}).get("ratios", {}).get("decode-only")
-    values: dict[str, list[float]] = {SHARE.key: ratio["repeats"] if ratio else []}
-    if parity.get("pairs"):
-        halves = [parity["template"], parity["search"]]
-        values["parity_mean"] = [max(one["mean"] for one in halves)]
-        values["parity_p999"] = [max(one["p999"] for one in halves)]
-        values["boxes_differ"] = [float(not parity["boxes_equal"])]
-    if cases:
-        # scrambled bytes under a checksum that fits are a picture to some decoders
-        values["bad_unnamed"] = [
-            float(sum(one["outcome"] != "named" for one in cases if one["kind"] != "scrambled"))
-        ]
-    waits = []
-    for one in found.get("train", {}).get("settings", []):
-        key = f"wait_share_{one['name']}"
-        waits.append(Claim(key=key, what=f"data wait of a step, {one['name']}", unit="", bar=WAIT))
-        values[key] = [run["wait_share"] for run in one["feeds"]["loader"]["repeats"]]
-    claims = [*CLAIMS, *waits]
-    return claims_of(claims, values, [claim.key for claim in claims] if run["dry_run"] else ())
+    held = all(claim["holds"] is not False for claim in run["claims"])
+    return done and held and not run["unmeasured"]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CHECKS", "check", "environment"]
 
-STEP_S = 60.0
+STEP_S, LEAST_STEP_S = 60.0, 5.0  # of a check; at most half of the time that is left
 CHECKS = {
     "torch": "torch computes on the device",
     "whole": "DALI decodes whole pictures",
@@ -33,12 +33,11 @@ CHECKS = {
 def environment(facts: Mapping[str, Any], talk: Talk) -> dict[str, Any]:
     """Run all checks; what they found, and facts of the GPU."""
     own = Facts.read(facts)
-    found: dict[str, Any] = {**_machine(), "checks": [], "mode": "region"}
+    found: dict[str, Any] = {**_machine(), "checks": []}
     for name, what in CHECKS.items():
-        if name == "loader" and not _ok(found, "region") and _ok(found, "whole"):
-            found["mode"] = "whole"
-            own = replace(own, settings=replace(own.settings, mode="whole"))
-        answer = ask("check", own.step(STEP_S, check=name), STEP_S, talk.say, step=True)
+        left = talk.left_s() / (1 if name == "loader" else 2)
+        limit_s = min(STEP_S, max(LEAST_STEP_S, left))
+        answer = ask("check", own.step(limit_s, check=name), limit_s, talk.say, step=True)
         found["checks"].append(
             {
                 "name": name,
@@ -50,6 +49,9 @@ def environment(facts: Mapping[str, Any], talk: Talk) -> dict[str, Any]:
             }
         )
         found.update(answer.found)
+        if name == "region":  # before the loader's check, which may end the part
+            found["mode"] = "region" if _ok(found, "region") or not _ok(found, "whole") else "whole"
+            own = replace(own, settings=replace(own.settings, mode=found["mode"]))
         talk.say(f"{what}: {'yes' if answer.error is None else answer.error}")
         talk.found(found)
     if not _ok(found, "loader"):

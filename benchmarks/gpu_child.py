@@ -18,6 +18,7 @@ WORKS = {
     "environment": ("gpu_checks", "environment"),
     "check": ("gpu_checks", "check"),
     "parity": ("gpu_parity", "parity"),
+    "parity-best": ("gpu_parity", "parity"),
     "decode": ("gpu_decode", "decode"),
     "sweep": ("gpu_decode", "sweep"),
     "decode-only": ("gpu_decode", "decode_only"),

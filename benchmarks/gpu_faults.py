@@ -26,7 +26,7 @@ import numpy as np
 
 from benchmarks.data import DataConfig, render_track
 from benchmarks.gpu_facts import Facts
-from benchmarks.gpu_process import ask, device
+from benchmarks.gpu_process import Answer, ask, device
 from benchmarks.pairs import pair_config
 from shards.errors import BadSample, SiamstreamError, TooManyBadSamples
 from shards.format import Sample, shard_name
@@ -37,7 +37,7 @@ from shards.writer import finish, write_shard
 if TYPE_CHECKING:
     from benchmarks.gpu_child import Talk
 
-__all__ = ["KINDS", "damaged", "fault", "faults", "pack"]
+__all__ = ["KINDS", "case_of", "damaged", "fault", "faults", "pack"]
 
 KINDS = ("checksum", "no table", "scrambled")
 FRAMES, BAD_ROW, BATCH = 16, 5, 8
@@ -95,17 +95,23 @@ def faults(facts: Mapping[str, Any], talk: Talk) -> dict[str, Any]:
             limit_s = max(10.0, talk.left_s())
             step = replace(own, data=str(data)).step(limit_s, kind=kind, key=key)
             answer = ask("fault", step, limit_s, talk.say, step=True)
-            case = {"kind": kind, "outcome": "crashed", **answer.found, "memory": answer.memory()}
-            if answer.error:
-                case["error"] = answer.error
-                if answer.found:  # it went wrong after the damage had been told
-                    case["outcome"] = f"{answer.found['outcome']}, then failed"
+            case = case_of(kind, answer)
             found["cases"].append(case)
             talk.say(f"{kind}: {case['outcome']}")
             talk.found(found)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return found
+
+
+def case_of(kind: str, answer: Answer) -> dict[str, Any]:
+    """What came of a kind, as results have it; of a process that ended badly only a part."""
+    case = {"kind": kind, "outcome": "crashed", **answer.found, "memory": answer.memory()}
+    if answer.error:
+        case["error"] = answer.error
+        if answer.found:  # it went wrong after the damage had been told
+            case["outcome"] = f"{answer.found['outcome']}, then failed"
+    return case
 
 
 def fault(facts: Mapping[str, Any], talk: Talk) -> dict[str, Any]:

@@ -7,7 +7,7 @@ baselines have as many worker processes as there are cores.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from benchmarks.runner import ContestantError, Outcome, run_once, shuffled, summ
 if TYPE_CHECKING:
     from benchmarks.gpu_child import Talk
 
-__all__ = ["LIMIT", "OURS", "loaders", "ratios_of"]
+__all__ = ["LIMIT", "OURS", "found_of", "loaders", "ratios_of"]
 
 ROUNDS, ROUND_S = 3, 4.0  # of each contestant's clock
 DRY_ROUND_S = 0.3
@@ -74,7 +74,7 @@ def measured(own: Facts, entry: Entry | None, case: Case, talk: Talk) -> Outcome
     return replace(outcome, figures={**kept, "host_peak_mb": host, "gpu_peak_mb": gpu})
 
 
-def ratios_of(rounds: list[Mapping[str, Mapping[str, Any]]]) -> dict[str, Any]:
+def ratios_of(rounds: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, Any]:
     """Pairs/s of our loader over each other one's of the same round."""
     ratios: dict[str, list[float]] = {}
     for one in rounds:
@@ -116,17 +116,19 @@ def loaders(facts: Mapping[str, Any], talk: Talk) -> dict[str, Any]:
                 continue
             labels[name], figures[name] = outcome.label, outcome.figures
             talk.say(f"round {number + 1}, {name}: {figures[name]['pairs_per_s']:,.0f} pairs/s")
-            found = _found(own, rounds, labels, absent)
+            found = found_of(own, rounds, labels, absent)
             talk.found(found)
-    return _found(own, rounds, labels, absent)
+    return found_of(own, rounds, labels, absent)
 
 
-def _found(
+def found_of(
     own: Facts,
-    rounds: list[Mapping[str, Mapping[str, Any]]],
+    rounds: Sequence[Mapping[str, Mapping[str, Any]]],
     labels: Mapping[str, str],
     absent: Mapping[str, str],
 ) -> dict[str, Any]:
+    """What the rounds found, as results have it."""
+
     def one(name: str) -> dict[str, Any]:
         runs = [figures[name] for figures in rounds if name in figures]
         numbers = [key for key in runs[0] if all(run[key] is not None for run in runs)]

@@ -1,4 +1,8 @@
-"""Our pixels on the GPU beside those of the reference: the published recipe, crop by crop."""
+"""Our pixels on the GPU beside those of the reference: the published recipe, crop by crop.
+
+First with the settings of everybody, and after the sweep with those that it chose: another mode,
+and another share for the JPEG engine, are other decoders.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +62,12 @@ def parity(facts: Mapping[str, Any], talk: Talk) -> dict[str, Any]:
     pairs, batch = (DRY_PAIRS, DRY_BATCH) if own.is_dry else (PAIRS, BATCH)
     case = own.case(batch_size=batch, pairs=pairs, threads=own.cores)
     counts = {name: np.zeros(LEVELS, np.int64) for name in ("template", "search")}
-    found: dict[str, Any] = {"mode": own.settings.mode, "pairs": 0, "boxes_equal": True}
+    found: dict[str, Any] = {
+        "mode": own.settings.mode,
+        "hw_decoder_load": own.settings.hw_decoder_load,
+        "pairs": 0,
+        "boxes_equal": True,
+    }
     judge = replace(pair_config(case, "reference"), prefetch=1)
     tried = pair_config(case, own.backend)  # type: ignore[arg-type]
     with (

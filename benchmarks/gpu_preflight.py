@@ -61,6 +61,8 @@ NEEDS = (
     Need("yaml", "PyYAML", (6, 0)),
     Need("click", "click", (8, 1)),
     Need("rich", "rich", (13, 7)),
+    Need("jinja2", "jinja2", (3, 1), "the command itself"),
+    Need("markupsafe", "markupsafe", (), "the command itself"),
     Need("matplotlib", "matplotlib", (3, 8), "the command itself"),
     Need("safetensors", "safetensors", (0, 4), "train"),
 )

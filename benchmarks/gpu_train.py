@@ -48,6 +48,7 @@ def train(facts: Mapping[str, Any], talk: Talk) -> dict[str, Any]:
         "width": width,
         "batch_size": batch,
         "settings": [],
+        "left_out": [],
     }
     names = list(SETTINGS)[: 2 if own.is_dry else None]
     longest = 0.0

@@ -37,7 +37,8 @@ __all__ = ["SECTIONS", "shown", "update", "write"]
 
 _NO_GPU = (
     "There are no GPU results yet. On a machine with a GPU, `python -m benchmarks gpu --out "
-    "DIR` measures everything in one command, without network."
+    "DIR` measures everything in one command, without network; copy `DIR/gpu.json` to "
+    "`benchmarks/results/gpu-NAME.json` and run `python -m benchmarks report` to show it here."
 )
 _PLOT = (
     f"![Pairs/s of every loader, with quartiles and every repeat]({PLOT})\n\nEverything that was "

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.report_blocks import Block, Plot, Table, bullets, made, promises, told
+from benchmarks.claims import CLAIMS_HEADER, claim_rows
+from benchmarks.compare import sets_text
+from benchmarks.gpu_claims import LEAST_REPEATS
+from benchmarks.report_blocks import Block, Plot, Table, bullets, made, told
 from benchmarks.report_figures import bars
 from benchmarks.report_words import number, quartiles
-from benchmarks.svg_bars import BAR_LOOK, spread
-from benchmarks.svg_lines import Line, LineChart
+from benchmarks.svg_bars import BAR_LOOK
 
 __all__ = ["gpu_blocks"]
 
@@ -19,18 +21,19 @@ def gpu_blocks(run: Mapping[str, Any]) -> list[Block]:
     found: list[Block] = []
     if run["dry_run"]:
         found += told(["A rehearsal on a CPU: none of these figures is a GPU's."])
-    if run["claims"]:
-        found.append(promises(run))
+    if run["claims"] or run["unmeasured"]:
+        found.append(_promises(run))
+    makers = {
+        "environment": _environment,
+        "parity": _parity,
+        "parity-best": _parity,
+        "decode": _decode,
+        "loaders": _loaders,
+        "train": _train,
+        "faults": _faults,
+    }
     for part in run["parts"]:
-        makers = {
-            "parity": _parity,
-            "decode": _decode,
-            "loaders": _loaders,
-            "train": _train,
-            "faults": _faults,
-            "environment": _environment,
-        }
-        if part["found"] and part["name"] in makers:
+        if part["found"]:
             found += makers[part["name"]](part["found"])
         if part["state"] != "done":
             found += told([f"Part `{part['name']}`: {part['state']} ({part['error']})."])
@@ -39,80 +42,111 @@ def gpu_blocks(run: Mapping[str, Any]) -> list[Block]:
             part["name"],
             part["state"],
             number(part["seconds"]),
-            *(
-                "unknown" if part["memory"].get(key) is None else number(part["memory"][key])
-                for key in ("host_peak_mb", "gpu_peak_mb")
-            ),
+            *(_known(part["memory"].get(key)) for key in ("host_peak_mb", "gpu_peak_mb")),
         )
         for part in run["parts"]
     )
     header = ("part", "state", "seconds", "host memory MB", "GPU memory MB")
     parts = Table(caption="Parts of the run", header=header, rows=rows, words=2, brief=False)
-    return [*found, parts, made(run)]
-
-
-def _environment(found: Mapping[str, Any]) -> list[Block]:
-    return told(
+    spent = sum(part["seconds"] for part in run["parts"])
+    method = told(
         [
-            f"{found['gpu']}, driver {found['driver']}, "
-            f"{number(found['gpu_memory_mb'] or 0)} MB; CUDA {found['torch_cuda']}, DALI "
-            f"{found['dali']}, nvImageCodec {found['nvimgcodec']}."
+            f"{sets_text(run['data']['datasets'])}.",
+            f"{spent / 60:.1f} of {run['minutes']:g} minutes.",
+            "Memory: peak of the processes of a part or contestant, and of the GPU beyond what was "
+            "in use before (MB = 10^6 bytes).",
         ]
+    )
+    return [*found, parts, *method, made(run)]
+
+
+def _promises(run: Mapping[str, Any]) -> Table:
+    """Claims with the number of their repeats, and those of which there is no measurement."""
+    rows = [
+        (what, f"{measured} (n = {len(claim['repeats'])})", *rest)
+        for claim, (what, measured, *rest) in zip(run["claims"], claim_rows(run), strict=True)
+    ]
+    for claim in run["unmeasured"]:
+        side = "at least" if claim["least"] else "under"
+        bar = f"{side} {claim['bar']:g} {claim['unit']}".rstrip()
+        rows.append((claim["what"], f"not measured (`{claim['part']}`)", bar, "not measured"))
+    return Table(
+        caption="Promises, what was measured, and whether they hold; of a rate with fewer than "
+        f"{LEAST_REPEATS} repeats none is judged",
+        header=CLAIMS_HEADER,
+        rows=tuple(rows),
     )
 
 
+def _known(value: Any) -> str:
+    """A figure, or what stands where there is none."""
+    return "unknown" if value is None else number(value)
+
+
+def _environment(found: Mapping[str, Any]) -> list[Block]:
+    def fact(key: str) -> str:
+        return str(found.get(key) or "unknown")
+
+    said = (
+        f"{fact('gpu')}, driver {fact('driver')}, {_known(found.get('gpu_memory_mb'))} MB; "
+        f"torch {fact('torch')}, CUDA {fact('torch_cuda')}, DALI {fact('dali')}, nvImageCodec "
+        f"{fact('nvimgcodec')}."
+    )
+    failed = [one for one in found.get("checks", []) if not one["ok"]]
+    return told([said, *(f"Not so: {one['what']} ({one['error']})." for one in failed)])
+
+
 def _parity(found: Mapping[str, Any]) -> list[Block]:
+    how = f"{found['mode']} decode, load {found['hw_decoder_load']:g}"
     rows = tuple(
-        (name, *(number(found[name][key]) for key in ("mean", "p99", "max")))
-        for name in ("template", "search")
+        (f"{half}, {how}", *(number(found[half][key]) for key in ("mean", "p99", "p999", "max")))
+        for half in ("template", "search")
+        if half in found
     )
     table = Table(
         caption=f"Grey levels between `dali` and `reference` over {found['pairs']:,} pairs; boxes "
         f"{'are equal' if found['boxes_equal'] else 'DIFFER'}",
-        header=("crop", "mean", "99th percentile", "largest"),
+        header=("crop", "mean", "99th percentile", "99.9th percentile", "largest"),
         rows=rows,
     )
     return [table]
 
 
 def _decode(found: Mapping[str, Any]) -> list[Block]:
-    done = [one for one in found["runs"] if one["error"] is None]
-    if not done:
-        return told([f"Decoding, {mode}: {text}." for mode, text in found["errors"].items()])
-    lines = []
-    looks = sorted({(one["mode"], one["batch_pairs"], one["threads"]) for one in done})
-    for i, (mode, batch, threads) in enumerate(looks):
-        points = sorted(
-            (one["hw_decoder_load"], one["pairs_per_s"])
-            for one in done
-            if (one["mode"], one["batch_pairs"], one["threads"]) == (mode, batch, threads)
+    rows = tuple(
+        (
+            one["mode"],
+            f"{one['hw_decoder_load']:g}",
+            f"{one['threads']}",
+            f"{one['batch_pairs']}",
+            number(one["pairs_per_s"]),
+            number(one["cpu_ms_per_pair"]),
+            _known(one["jpeg_engine_percent"]),
         )
-        lines.append(
-            Line(
-                label=f"{mode}, batch {batch}, {threads} thread(s)",
-                points=tuple((load, spread([rate])) for load, rate in points),
-                colour=(0 if mode == "region" else 1) if len(looks) < 3 else i % 6,
-                shape=i % 6,
-            )
-        )
-    best = [
+        for one in found["runs"]
+    )
+    header = ("decode", "hardware load", "threads", "batch", "pairs/s", "CPU ms a pair", "engine %")
+    sweep = Table(
+        caption="Decoding alone in DALI, one run for each setting: first the share of the pictures "
+        "given to the JPEG engines varies, then the threads, then the batch, each at the best "
+        "before",
+        header=header,
+        rows=rows,
+        brief=False,
+    )
+    best = (
         f"The best with {mode} decode: {number(one['pairs_per_s'])} pairs/s at a hardware load of "
         f"{one['hw_decoder_load']:g}, {one['threads']} thread(s), batches of {one['batch_pairs']}."
         for mode, one in found["best"].items()
-    ]
-    chart = LineChart(
-        name="gpu-decode",
-        title="Decoding alone on the GPU",
-        description=" ".join(best),
-        x_axis="share of the pictures given to the JPEG engines (hw_decoder_load)",
-        y_axis="pairs/s, more is better",
-        lines=tuple(lines),
     )
-    return [
-        *bullets(best),
-        *told(f"Decoding, {mode}: {text}." for mode, text in found["errors"].items()),
-        Plot(chart=chart, caption="Decoding alone, one run for each setting."),
-    ]
+    errors = (f"Decoding, {mode}: {text}." for mode, text in found["errors"].items())
+    return [*told([*best, *errors]), *([sweep] if rows else [])]
+
+
+def _label(contestant: Mapping[str, Any]) -> str:
+    """Ours takes part with two settings under one label: its name tells them apart."""
+    name, label = contestant["name"], contestant["label"]
+    return str(label) if name == label else f"{label} ({name})"
 
 
 def _loaders(found: Mapping[str, Any]) -> list[Block]:
@@ -122,7 +156,7 @@ def _loaders(found: Mapping[str, Any]) -> list[Block]:
         figures = [one["summary"].get(key) for key in keys]
         rows.append(
             (
-                one["label"],
+                _label(one),
                 *("-" if figure is None else quartiles(figure) for figure in figures),
             )
         )
@@ -136,7 +170,7 @@ def _loaders(found: Mapping[str, Any]) -> list[Block]:
         "pairs/s, more is better",
         [
             (
-                one["label"],
+                _label(one),
                 [repeat["pairs_per_s"] for repeat in one["repeats"]],
                 0 if one["name"].startswith("dali") else 3 if one["name"] == "decode-only" else 5,
             )
@@ -178,19 +212,35 @@ def _train(found: Mapping[str, Any]) -> list[Block]:
             header=("setting", "fed by", "steps/s", "waiting for data", "of the limit"),
             rows=tuple(rows),
             words=2,
-        )
+        ),
+        *told(f"Left out for want of time: {name}." for name in found["left_out"]),
     ]
 
 
 def _faults(found: Mapping[str, Any]) -> list[Block]:
-    rows = tuple(
-        (
-            one["kind"],
-            one["outcome"],
-            *(f"{one[key]:,}" for key in ("replaced", "batches_after", "rebuilds")),
-            "unknown" if one["gpu_growth_mb"] is None else number(one["gpu_growth_mb"]),
+    """A case that ended badly has only some of the figures."""
+    rows = []
+    for one in found["cases"]:
+        replaced, last, same = one.get("replaced"), one.get("last_batch"), one.get("same_samples")
+        rows.append(
+            (
+                one["kind"],
+                one["outcome"],
+                "-" if replaced is None else f"{replaced:,} in {one['batches']:,} batches",
+                {True: "yes", False: "NO", None: "-"}[same],
+                "-" if last is None else number(last["mean"]),
+                "-" if replaced is None else _known(one.get("gpu_growth_mb")),
+            )
         )
-        for one in found["cases"]
+    header = (
+        "damage", "outcome", "pairs replaced", "samples of the reference", "last batch, mean level",
+        "GPU growth MB",
+    )  # fmt: skip
+    table = Table(
+        caption="A damaged picture: whether its error names it, and batches with a budget for it",
+        header=header,
+        rows=tuple(rows),
+        words=2,
     )
-    header = ("damage", "outcome", "replaced", "batches after", "rebuilds", "GPU growth MB")
-    return [Table(caption="A damaged picture", header=header, rows=rows, words=2)]
+    errors = [one for one in found["cases"] if one["outcome"] != "named" and one.get("error")]
+    return [table, *told(f"{one['kind']}: {one['error']}." for one in errors)]

@@ -8,12 +8,16 @@ from typing import Any
 from benchmarks import svg
 from benchmarks.report_blocks import Block, Plot, Table, Text, made, told
 from benchmarks.report_words import number
+from benchmarks.scale_case import MODES
 from benchmarks.scale_report import (
     ADVICE_HEADER,
     CHECK_HEADER,
     SCALE_HEADER,
+    advice,
     advice_rows,
     check_rows,
+    demand_header,
+    demand_rows,
     scale_lines,
     scale_rows,
 )
@@ -24,8 +28,6 @@ __all__ = ["SCALE_PLOT", "scale_blocks", "scale_plot"]
 
 SCALE_PLOT = "docs/scale.svg"
 _PANEL = 370.0
-
-_MODES = ("indexed", "sequential", "zip-memory")
 
 
 def scale_blocks(run: Mapping[str, Any]) -> list[Block]:
@@ -42,13 +44,19 @@ def scale_blocks(run: Mapping[str, Any]) -> list[Block]:
         ),
         *(
             Text(text=f"{_text(storages, one['storage'])}: {one['text']}", item=True)
-            for one in run["advice"]
+            for one in advice(run)
         ),
         *told(others),
         Table(
             caption=f"Simulated, {run['config']['epochs']} epochs",
             header=SCALE_HEADER,
             rows=tuple(scale_rows(run)),
+            words=2,
+        ),
+        Table(
+            caption="The same for slower and faster GPUs: share of the whole time that they wait",
+            header=demand_header(run),
+            rows=tuple(demand_rows(run)),
             words=2,
         ),
     ]
@@ -93,7 +101,11 @@ def _text(storages: Any, name: str) -> str:
 
 
 def _rows(run: Mapping[str, Any], storage: str, mode: str) -> list[Mapping[str, Any]]:
-    found = [one for one in run["rows"] if one["storage"] == storage and one["mode"] == mode]
+    found = [
+        one
+        for one in run["rows"]
+        if one["storage"] == storage and one["mode"] == mode and one["fits"]
+    ]
     return sorted(found, key=lambda one: one["nodes"])
 
 
@@ -108,7 +120,7 @@ def _plots(run: Mapping[str, Any], storage: str, text: str) -> list[Plot]:
             colour=i,
             shape=i,
         )
-        for i, mode in enumerate(_MODES)
+        for i, mode in enumerate(MODES)
         if _rows(run, storage, mode)
     )
     if not lines:
@@ -135,9 +147,10 @@ def _checks(run: Mapping[str, Any]) -> list[Block]:
         return told(["The simulator was not checked against measured cases in this run."])
     return [
         Table(
-            caption="The simulator against measured small cases",
+            caption="The simulator against measured small cases; calibration: a figure measured on "
+            "the same files is part of what is predicted",
             header=CHECK_HEADER,
             rows=rows,
-            words=2,
+            words=3,
         )
     ]

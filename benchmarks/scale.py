@@ -14,16 +14,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks import result
-from benchmarks.scale_case import DATA, QUALITY_RATIO, STORAGES, Node, ScaleCase, Storage
-from benchmarks.scale_indexed import coalesced, indexed_row, traces_of
-from benchmarks.scale_report import advice
-from benchmarks.scale_streamed import sequential_rows
+from benchmarks.scale_case import (
+    DATA,
+    QUALITY_RATIO,
+    STORAGES,
+    ModeName,
+    Node,
+    ScaleCase,
+    Storage,
+)
+from benchmarks.scale_indexed import cache_key, coalesced, indexed_row, traces_of
+from benchmarks.scale_streamed import Sequences, sequential_row
 from benchmarks.scale_world import World, startup_s, totals
 from benchmarks.synthetic_index import synthetic
 from loaders.config import PairConfig
@@ -54,40 +62,76 @@ def data_facts(sets: DataSets) -> list[dict[str, Any]]:
     return [facts(one) for one in sets.sets]
 
 
-def _zip_row(world: World, nodes: int, storage: Storage) -> dict[str, Any]:
-    """Zips in the memory of every node: everything is read once, before the first batch."""
+def _zip_row(world: World, nodes: int, storage: Storage, mode: ModeName) -> dict[str, Any]:
+    """Zips in the memory of every node: everything is read once, before the first batch.
+
+    ``zip-memory`` is the loader's own, a copy in each process; ``zip-shared`` is one copy of a node
+    that processes share by fork, as the published recipe has it.
+    """
     case, size = world.case, world.zip_bytes
+    needed = size * (case.gpus if mode == "zip-memory" else 1)
+    fits = needed <= case.memory_gb * 1e9
+    row: dict[str, Any] = {
+        "mode": mode,
+        "storage": storage.name,
+        "nodes": nodes,
+        "gpus": case.gpus * nodes,
+        "startup": {"seconds": None, "bytes": size * nodes, "memory_gb": needed / 1e9},
+        "fits": fits,
+        "epochs": [],
+        "total": None,
+        "sustained_pairs_per_s_gpu": None,  # after the start its reads cost what a thread costs
+    }
+    if not fits:
+        return row
     seconds = max(startup_s(nodes, storage, size), size / (world.node.preload_mb_per_s * 1e6))
     count = case.steps_per_epoch(nodes)
-    step = case.batch / case.demand
-    every = np.full(case.epochs, count * step)
+    busy = case.batch / case.demand
+    step = max(busy, case.batch * world.node.pair_us / 1e6)
     reads = count * case.gpus * nodes * case.batch * 2
     epochs = [
         {
             "epoch": e, "reads": reads, "bytes_needed": reads * world.jpeg_bytes
             / len(world.catalogue.size), "bytes_fetched": 0.0, "requests": 0.0, "hit_share": 1.0,
-            "wait_share": 0.0, "wait_s": 0.0, "seconds": count * step,
-            "pairs_per_s_gpu": case.demand,
+            "wait_share": 1 - busy / step, "wait_s": count * (step - busy),
+            "seconds": count * step, "pairs_per_s_gpu": case.batch / step,
         }
         for e in world.shown
     ]  # fmt: skip
     number = size * nodes / COPY_BYTES if storage.cache == "disk" else 0.0
+    every = np.full(case.epochs, count * step)
+    total = totals(case, storage, size * nodes, number, every, count, seconds)
     return {
-        "mode": "zip-memory",
-        "storage": storage.name,
-        "nodes": nodes,
-        "gpus": case.gpus * nodes,
-        "startup": {
-            "seconds": seconds,
-            "bytes": size * nodes,
-            "memory_gb": size / 1e9,
-            "memory_gb_per_process_copies": size * case.gpus / 1e9,
-            "memory_gb_quality_95": size * QUALITY_RATIO / 1e9,
-        },
+        **row,
+        "startup": {**row["startup"], "seconds": seconds},
         "epochs": epochs,
-        "total": totals(case, storage, size * nodes, number, every, count, seconds),
-        "sustained_pairs_per_s_gpu": float(case.demand),  # as many as are asked for
+        "total": total,
     }
+
+
+def _zip_sizes(world: World) -> dict[str, float]:
+    """GB of all zips, and of the same crops at quality 95."""
+    base = world.catalogue.base.tolist()
+    parts = {
+        one.manifest.name: float(world.catalogue.size[first:end].sum())
+        for one, first, end in zip(world.sets.sets, base[:-1], base[1:], strict=True)
+    }
+    at_95 = sum(size / QUALITY_RATIO[name] for name, size in parts.items())
+    return {"quality_90": world.zip_bytes / 1e9, "quality_95": at_95 / 1e9}
+
+
+def _with_demands(rows: list[dict[str, Any]], demands: tuple[float, ...]) -> dict[str, Any]:
+    """Row of the first demand, with what matters of the others."""
+    found = [
+        {
+            "demand_pairs_per_s_gpu": demand,
+            "wait_share": row["total"]["wait_share"],
+            "hours": row["total"]["hours"],
+        }
+        for demand, row in sorted(zip(demands, rows, strict=True), key=lambda one: one[0])
+        if row["fits"]
+    ]
+    return {**rows[0], "by_demand": found}
 
 
 def simulated_rows(
@@ -95,15 +139,25 @@ def simulated_rows(
 ) -> Iterator[dict[str, Any]]:
     """Every mode on every storage, by number of nodes."""
     put = coalesced(world, world.case.batch)
-    for nodes in world.case.nodes:
+    case = world.case
+    demands = (case.demand, *(one for one in case.demands if one != case.demand))
+    worlds = [replace(world, case=replace(case, demand=one)) for one in demands]
+    zips: tuple[ModeName, ...] = ("zip-memory", "zip-shared")
+    for nodes in case.nodes:
         told(f"{nodes} node(s)")
         traces = traces_of(world, nodes, storages)
         for storage in storages:
-            found = traces[storage.cache, storage.cache_gb]
-            yield indexed_row(world, nodes, storage, found, put)
-        yield from sequential_rows(world, nodes, storages)
+            found = traces[cache_key(storage)]
+            rows = [indexed_row(one, nodes, storage, found, put) for one in worlds]
+            yield _with_demands(rows, demands)
+        streams = Sequences.of(world, nodes)
         for storage in storages:
-            yield _zip_row(world, nodes, storage)
+            rows = [sequential_row(one, nodes, storage, streams) for one in worlds]
+            yield _with_demands(rows, demands)
+        for storage in storages:
+            for mode in zips:
+                rows = [_zip_row(one, nodes, storage, mode) for one in worlds]
+                yield _with_demands(rows, demands)
 
 
 def simulate(
@@ -140,17 +194,14 @@ def simulate(
         told(f"plans of {case.epochs} epochs")
         world = World.of(case, sets, config, node)
         rows = list(simulated_rows(world, STORAGES, told))
-        data = data_facts(sets)
-    found = {
+        data, zips = data_facts(sets), _zip_sizes(world)
+    return {
         **run,
         "config": case.facts(),
         "data": data,
         "storages": [one.facts() for one in STORAGES],
-        "calibration": {
-            "stream_frames_per_s": node.stream_frames_per_s,
-            "preload_mb_per_s": node.preload_mb_per_s,
-        },
+        "calibration": node.facts(),
+        "zips_gb": zips,
         "rows": rows,
         "checks": checks,
     }
-    return {**found, "advice": advice(found)}

@@ -9,20 +9,21 @@ cache; everything else it has to know by itself.
 
 from __future__ import annotations
 
-import os
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from benchmarks import result
 from benchmarks.memory import repeated_pictures
 from benchmarks.paced import Paced
+from benchmarks.page_cache import evict
 from benchmarks.remote import paced_run
 from benchmarks.scale_cache import disk_cache, page_cache, since
 from benchmarks.scale_case import Node, Storage
@@ -34,15 +35,19 @@ from benchmarks.slow_server import slow_server
 from loaders.sequential import open_source_streams
 from loaders.sets import DataSets, open_sets
 from loaders.streaming import Progress, ShardStream
+from loaders.works import Planned
 from shards.format import INDEX_NAME
 from shards.storage import MemoryStorage
 
-__all__ = ["CHECK_GB", "Fetch", "check", "measure_node", "predict"]
+__all__ = ["CHECK_GB", "Fetch", "check", "measure_node", "predict", "request_us"]
 
 CHECK_GB = 0.3
 _RATE, _BATCHES, _WINDOW = 100.0, 30, 8
 _DELAY_MS = 30.0
 _SETTLE_S = 3.0
+_GONE = 0.99  # share of the shards' bytes that has to leave the page cache
+_CALIBRATION_PAIRS, _CALIBRATION_BATCH = 640, 8
+_REMOTE = Path(__file__).parent / "results" / "remote.json"
 _TRIES = 3  # of a rate, whose best is taken
 _LOCAL = Storage(name="local", text="", cache="page", latency_ms=0.1, node_mb_per_s=1_000.0)
 
@@ -109,7 +114,7 @@ def predict(sets: DataSets, paced: Paced, storage: Storage) -> Fetch:
 
 def measure_node(folder: Path) -> Node:
     """Rates of this machine that the model takes as given; the page cache is warm."""
-    files = sorted(folder.glob("*.tar"))
+    files = _shards(folder)
     for file in files:
         file.read_bytes()
     config = _paced(folder, storage="sequential").config()
@@ -125,7 +130,43 @@ def measure_node(folder: Path) -> Node:
     return Node(
         stream_frames_per_s=frames_per_s,
         preload_mb_per_s=max(_preload_mb_per_s(few) for _ in range(_TRIES)),
+        pair_us=_pair_us(folder),
+        request_us=request_us(_REMOTE),
     )
+
+
+def _pair_us(folder: Path) -> float:
+    """CPU time of one thread a pair: planned, announced, both pictures read and checked."""
+    config, batch = _paced(folder).config(), _CALIBRATION_BATCH
+    with closing(open_sets(config)) as sets:
+        works = Planned(sets, config, 0, 1, batch)
+
+        def read(epoch: int) -> float:
+            began = time.thread_time()
+            for first in range(0, _CALIBRATION_PAIRS, batch):
+                work = works.make(epoch, first)
+                works.announce(work)
+                for crops in (work.template, work.search):
+                    for i in range(batch):
+                        crops.read(i)
+            return time.thread_time() - began
+
+        read(0)  # what is mapped on the way is mapped now
+        return 1e6 * min(read(1 + number) for number in range(_TRIES)) / _CALIBRATION_PAIRS
+
+
+def request_us(file: Path) -> float:
+    """CPU time of a request, from a result of ``benchmarks remote``: what a cold cache adds.
+
+    Raises
+    ------
+    FormatError : if there is no such result
+    """
+    runs = result.read(file, "remote")["runs"]
+    added = statistics.median(run["cold"]["cpu_ms"] - run["local"]["cpu_ms"] for run in runs)
+    pairs = result.read(file, "remote")["data"]["pictures_read"] / 2
+    made = statistics.median(run["cold"]["remote_requests"] for run in runs)
+    return float(max(0.0, 1e3 * added * pairs / made))
 
 
 def _frames_per_s(stream: ShardStream) -> float:
@@ -149,23 +190,33 @@ def _paced(folder: Path | str, **settings: Any) -> Paced:
     return Paced(path=str(folder), **given)
 
 
-def _evict(folder: Path) -> None:
-    """Let the page cache forget the shards; the index stays."""
-    for file in folder.glob("*.tar"):
-        with file.open("rb") as handle:
-            os.fsync(handle.fileno())
-            os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+def _shards(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.tar"))
+
+
+def _evicted(folder: Path) -> str:
+    """Let the page cache forget the shards, not the index; say what of them stayed."""
+    share = evict(_shards(folder)).share
+    return "" if share >= _GONE else f"{100 * (1 - share):.0f} % stayed in the page cache"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Seen:
-    """One figure of a case, predicted and measured."""
+    """One figure of a case, predicted and measured.
+
+    Attributes
+    ----------
+    kind : ``calibration`` where a figure just measured on the same files is part of the predicted
+    note : what was not as it should be
+    """
 
     case: str
     quantity: str
     unit: str
     predicted: float
     measured: float
+    kind: Literal["prediction", "calibration"] = "prediction"
+    note: str = ""
 
 
 class _Check:
@@ -189,20 +240,20 @@ class _Check:
 
     def _local(self) -> Iterator[_Seen]:
         paced = _paced(self._folder)
-        _evict(self._folder)
+        note = _evicted(self._folder)
         seen, said = paced_run(paced), predict(self._sets, paced, _LOCAL)
         yield _Seen(
             case="disk, page cache empty", quantity="bytes", unit="MB",
-            predicted=said.bytes / 1e6, measured=seen["disk_bytes"] / 1e6,
+            predicted=said.bytes / 1e6, measured=seen["disk_bytes"] / 1e6, note=note,
         )  # fmt: skip
-        yield self._waits("disk, page cache empty", said, seen)
+        yield self._waits("disk, page cache empty", said, seen, note)
 
     @staticmethod
-    def _waits(case: str, said: Fetch, seen: dict[str, Any]) -> _Seen:
+    def _waits(case: str, said: Fetch, seen: dict[str, Any], note: str = "") -> _Seen:
         """Time that a GPU of that rate is idle; asking itself may wait while the GPU works."""
         return _Seen(
             case=case, quantity="wait share", unit="", predicted=said.wait_share,
-            measured=max(0.0, 1 - seen["pairs_per_s"] / _RATE),
+            measured=max(0.0, 1 - seen["pairs_per_s"] / _RATE), note=note,
         )  # fmt: skip
 
     def _remote(self, decode_s: float) -> Iterator[_Seen]:
@@ -226,12 +277,10 @@ class _Check:
                 if connections == 4:
                     seen = paced_run(paced)
                     all_read = _all_bytes(self._sets, paced)
-                    said = replace(said, bytes=0.0, requests=0.0, wait_share=0.0)
                     yield _Seen(
                         case="server, disk cache full of it", quantity="cache bytes", unit="MB",
                         predicted=all_read / 1e6, measured=seen["cache_bytes"] / 1e6,
                     )  # fmt: skip
-                    yield self._waits("server, disk cache full of it", said, seen)
 
     def _fetched(
         self, name: str, said: Fetch, seen: dict[str, Any], decode_s: float
@@ -246,7 +295,7 @@ class _Check:
         yield self._waits(name, said, seen)
         yield _Seen(
             case=name, quantity="first batch s", unit="s", predicted=said.first_s + decode_s,
-            measured=seen["first_batch_s"] - seen["opened_s"],
+            measured=seen["first_batch_s"] - seen["opened_s"], kind="calibration",
         )  # fmt: skip
 
     def _sequential(self, decode_s: float) -> Iterator[_Seen]:
@@ -263,15 +312,16 @@ class _Check:
         )  # fmt: skip
         yield _Seen(
             case=name, quantity="first batch s", unit="s", predicted=first_s,
-            measured=seen["first_batch_s"] - seen["opened_s"],
+            measured=seen["first_batch_s"] - seen["opened_s"], kind="calibration",
         )  # fmt: skip
 
     def _memory(self) -> Iterator[_Seen]:
         seen = paced_run(_paced(self._folder, storage="zip-memory", batches=1))
-        size = sum(file.stat().st_size for file in self._folder.glob("*.tar"))
+        size = sum(file.stat().st_size for file in _shards(self._folder))
         yield _Seen(
             case="files into memory", quantity="start s", unit="s",
             predicted=size / 1e6 / self._node.preload_mb_per_s, measured=seen["opened_s"],
+            kind="calibration",
         )  # fmt: skip
 
 
@@ -297,22 +347,24 @@ def check(
     node = measure_node(folder)
     told(
         f"a stream gives {node.stream_frames_per_s:,.0f} frames/s, files are read into memory at "
-        f"{node.preload_mb_per_s:,.0f} MB/s"
+        f"{node.preload_mb_per_s:,.0f} MB/s, a pair costs {node.pair_us:,.0f} µs of CPU and a "
+        f"request {node.request_us:,.0f} µs more"
     )
     found: dict[tuple[str, str], list[_Seen]] = {}
     with closing(open_sets(_paced(folder).config())) as sets:
         for number in range(repeats):
             for seen in _Check(folder, sets, node).cases():
                 found.setdefault((seen.case, seen.quantity), []).append(seen)
+                note = f", {seen.note}" if seen.note else ""
                 told(
                     f"{number + 1}/{repeats} {seen.case}: {seen.quantity} {seen.measured:.4g} "
-                    f"{seen.unit}, predicted {seen.predicted:.4g}"
+                    f"{seen.unit}, predicted {seen.predicted:.4g}{note}"
                 )
     return node, [_facts(seen) for seen in found.values()]
 
 
 def _facts(seen: list[_Seen]) -> dict[str, Any]:
-    """One line of a result: medians, and how far the model was off."""
+    """One line of a result: medians, and how far the model was off, None where 0 was measured."""
     predicted = statistics.median(one.predicted for one in seen)
     measured = statistics.median(one.measured for one in seen)
     absolute = seen[0].quantity == "wait share"
@@ -325,6 +377,8 @@ def _facts(seen: list[_Seen]) -> dict[str, Any]:
         "predicted": predicted,
         "measured": measured,
         "repeats": [one.measured for one in seen],
-        "error": off if absolute else off / measured if measured else 0.0,
+        "error": off if absolute else off / measured if measured else None,
         "absolute": absolute,
+        "kind": seen[0].kind,
+        "note": "; ".join(dict.fromkeys(one.note for one in seen if one.note)),
     }

@@ -10,13 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.scale_cache import disk_cache, page_cache, since
-from benchmarks.scale_case import MOST_PREFETCH, ScaleCase, Storage
+from benchmarks.scale_case import MOST_PREFETCH, Storage
 from benchmarks.scale_reads import Requests, batches_of, requests
 from benchmarks.scale_steps import Flow, steps
 from benchmarks.scale_world import World, startup_s, totals
 
-__all__ = ["Traces", "coalesced", "indexed_row", "joined", "traces_of"]
+__all__ = ["CacheKey", "Traces", "cache_key", "coalesced", "indexed_row", "joined", "traces_of"]
 
+CacheKey = tuple[str, float, int]
+
+_NO_TIME_S = 1e-7  # a step
 _COALESCED_BATCHES = 400  # whose requests are put together by the loader's own rule
 
 
@@ -82,10 +85,13 @@ def _stretch(world: World, total_steps: int) -> slice:
     return slice(first, first + count)
 
 
-def traces_of(
-    world: World, nodes: int, storages: Sequence[Storage]
-) -> dict[tuple[str, float], Traces]:
-    """What all nodes fetch in all epochs, by cache of a node: its kind, and GB of its own.
+def cache_key(storage: Storage) -> CacheKey:
+    """What decides which reads are fetched: kind of cache, GB of its own, batches ahead."""
+    return storage.cache, storage.cache_gb, storage.prefetch
+
+
+def traces_of(world: World, nodes: int, storages: Sequence[Storage]) -> dict[CacheKey, Traces]:
+    """What all nodes fetch in all epochs, by `cache_key`.
 
     Parameters
     ----------
@@ -98,8 +104,8 @@ def traces_of(
     count = case.steps_per_epoch(nodes)
     part = _stretch(world, count)
     by_epoch = (case.epochs, count * case.gpus * picture)
-    caches: dict[tuple[str, float], Traces] = {
-        (one.cache, one.cache_gb): Traces.empty(case.epochs, world.shown, part, ranks, picture)
+    caches: dict[CacheKey, Traces] = {
+        cache_key(one): Traces.empty(case.epochs, world.shown, part, ranks, picture)
         for one in storages
     }
     batches = [batches_of(rows, ranks, case.batch) for rows in world.epochs]
@@ -108,12 +114,12 @@ def traces_of(
         trace = np.concatenate([one[:, mine].reshape(-1) for one in batches])
         gap = since(trace)
         wanted, pages = catalogue.size[trace], catalogue.pages[trace]
-        for (cache, cache_gb), out in caches.items():
+        for (cache, cache_gb, prefetch), out in caches.items():
             if cache == "page":
-                sizes, hit = pages, page_cache(gap, pages, case.page_cache_gb * 1e9)
+                sizes, hit = pages, page_cache(gap, pages, case.memory_gb * 1e9)
             else:
                 sizes = wanted
-                hit = joined(gap, case.prefetch, case.gpus, picture)
+                hit = joined(gap, prefetch, case.gpus, picture)
                 hit |= disk_cache(gap, trace, catalogue.disk_bytes, cache_gb * 1e9)
             out.add(
                 np.where(hit, 0, sizes).reshape(by_epoch),
@@ -142,13 +148,16 @@ def joined(
     return np.asarray(near & (at // pictures % gpus == before // pictures % gpus))
 
 
-def _flow(case: ScaleCase, storage: Storage, demand: float | None) -> Flow:
+def _flow(world: World, storage: Storage, demand: float | None, fewer: float) -> Flow:
+    case, node = world.case, world.node
     return Flow(
         storage=storage,
         connections=storage.connections,
         gpus=case.gpus,
         prefetch=storage.prefetch,
         step_s=case.batch / demand if demand else 0.0,
+        batch_s=case.batch * node.pair_us / 1e6,
+        request_s=fewer * node.request_us / 1e6 if storage.cache == "disk" else 0.0,
     )
 
 
@@ -168,8 +177,9 @@ def indexed_row(
     warm = min(storage.prefetch, len(traces.stretch[shown[0]]) - 1)
     fewer = put.requests / put.ranges if storage.cache == "disk" else 1.0
     larger = put.fetched / put.wanted if storage.cache == "disk" else 1.0
-    runs = {e: steps(_flow(case, storage, case.demand), traces.stretch[e]) for e in shown}
-    free = steps(_flow(case, storage, None), traces.stretch[shown[-1]])
+    runs = {e: steps(_flow(world, storage, case.demand, fewer), traces.stretch[e]) for e in shown}
+    free = steps(_flow(world, storage, None, fewer), traces.stretch[shown[-1]])
+    free_s = free.span(warm) / (len(free.taken) - warm)
     step_s = {e: run.span(warm) / (len(run.taken) - warm) for e, run in runs.items()}
     epochs = [
         {
@@ -198,8 +208,8 @@ def indexed_row(
             "seconds": start,
             "bytes": world.index_bytes * nodes,
             "memory_gb": 0.0,
-            "memory_gb_per_process_copies": 0.0,
         },
+        "fits": True,
         "epochs": epochs,
         "total": totals(
             case,
@@ -210,6 +220,6 @@ def indexed_row(
             count,
             start,
         ),
-        "sustained_pairs_per_s_gpu": case.batch
-        / max(free.span(warm) / (len(free.taken) - warm), 1e-9),
+        # None: nothing in the model limits it
+        "sustained_pairs_per_s_gpu": case.batch / free_s if free_s > _NO_TIME_S else None,
     }

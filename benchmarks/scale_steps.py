@@ -1,10 +1,11 @@
 """When bytes come, and how long GPUs wait: steps of training, one after the other.
 
 All ranks take their k-th batch together, as the gradients of a step are averaged over them. A batch
-is asked for when the one `prefetch` steps before it is taken, and is there when the last of four is
-done with it: the rank's own connections (first come, first served; a request takes the latency and
-its bytes), the link of the node, the server of all nodes, the server's rate of requests. Links and
-servers are queues of bytes that are worked off at a constant rate.
+is asked for when the one `prefetch` steps before it is taken, and is there when the last of five is
+done with it: the rank's own thread that plans, asks and reads (CPU time a pair and a request), its
+connections (first come, first served; a request takes the latency and its bytes), the link of the
+node, the server of all nodes, the server's rate of requests. Threads, links and servers are queues
+that are worked off at a constant rate.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class Flow:
     gpus : ranks of a node
     prefetch : batches ahead
     step_s : that the GPUs take for a batch
+    batch_s, request_s : CPU time of a rank's thread for a batch, and for each request in it
     """
 
     storage: Storage
@@ -39,6 +41,8 @@ class Flow:
     gpus: int
     prefetch: int
     step_s: float
+    batch_s: float = 0.0
+    request_s: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -110,13 +114,14 @@ def steps(flow: Flow, sizes: Floats) -> Waits:
     if storage.connection_mb_per_s is not None:
         each += sizes / (storage.connection_mb_per_s * 1e6)
     free = np.zeros((ranks, flow.connections))
-    every = np.arange(ranks)
+    every, own = np.arange(ranks), np.zeros(ranks)
     taken, wait = np.zeros(count), np.zeros(count)
     now = 0.0
     for k in range(count):
         asked = taken[k - flow.prefetch] if k >= flow.prefetch else 0.0
-        ready = asked
         fetched = sizes[k] > 0
+        own = np.maximum(own, asked) + flow.batch_s + fetched.sum(1) * flow.request_s
+        ready = float(own.max())
         if flow.connections:
             for j in range(pictures):
                 which = free.argmin(1)
@@ -124,7 +129,7 @@ def steps(flow: Flow, sizes: Floats) -> Waits:
                 free[every, which] = np.where(fetched[:, j], end, free[every, which])
                 ready = max(ready, float(np.where(fetched[:, j], end, 0.0).max()))
         elif fetched.any():
-            ready = asked + float(each[k][fetched].max())
+            ready = max(ready, asked + float(each[k][fetched].max()))
         ready = max(ready, queues.done(asked, sizes[k].sum(1), float(fetched.sum()), latency))
         due = now + flow.step_s if k else 0.0
         now = taken[k] = max(due, ready)

@@ -32,7 +32,6 @@ class Streamed:
     sizes, frames, opened : (K, R) bytes, frames and shards opened for each rank's k-th batch
     half, kept : (D, R) frames of each data set that reached a rank's window in the first half of
         the batches, and in all
-    shared : ranks stream every shard of a data set and keep a part of its tracks
     """
 
     sizes: Floats
@@ -40,7 +39,6 @@ class Streamed:
     opened: Floats
     half: Ints
     kept: Ints
-    shared: bool
 
     def whole(self, values: Any, in_half: Any, batches: int) -> Any:
         """What an epoch of more batches reads: the others read as those of the second half do.
@@ -142,7 +140,6 @@ def read_epoch(
         opened=out[2],
         half=half,
         kept=kept,
-        shared=max(numbers) < world,
     )
 
 
@@ -163,6 +160,7 @@ def page_hits(
     world: int,
     kept: Ints,
     capacity: float,
+    alike: int = 1,
 ) -> Floats:
     """Share of the bytes of each epoch that a node's page cache has, (E,).
 
@@ -175,11 +173,16 @@ def page_hits(
     ranks : of the node
     kept : (D, R) frames of each data set that each rank reads in an epoch
     capacity : of the page cache, in bytes
+    alike : ranks of the node that each of `ranks` stands for. Where a data set has fewer shards
+        than there are ranks, they stream the same bytes abreast: the cache holds them once, and
+        one of the ranks fetches them. Of other data sets each has bytes of its own.
     """
     numbers = _shards(sources)
     units, sizes, lengths = [], [], []
+    own = [1 if number < world else alike for number in numbers]  # ranks that fetch
+    mine = []  # the same, of each read
     for epoch in range(epochs):
-        when, unit, size = [], [], []
+        when, unit, size, fetches = [], [], [], []
         for d, one in enumerate(sources):
             order = shard_order(config.seed, epoch, sum(numbers[:d]), numbers[d], sum(numbers))
             frames = [shard.frames for shard in one.manifest.shards if shard.frames]
@@ -195,15 +198,19 @@ def page_hits(
                 unit.append(ids + (d << 50))
                 size.append(np.rint(part * mean).astype(np.int64))
                 when.append(np.arange(len(ids)) / max(1, len(ids)))
+                fetches.append(np.full(len(ids), own[d], np.int64))
         at = np.argsort(np.concatenate(when), kind="stable")
         units.append(np.concatenate(unit)[at])
         sizes.append(np.concatenate(size)[at])
+        mine.append(np.concatenate(fetches)[at])
         lengths.append(len(at))
     trace, each = np.concatenate(units), np.concatenate(sizes)
-    hit = page_cache(since(trace), each, capacity)
+    many = np.concatenate(mine)
+    hit = page_cache(since(trace), each * many, capacity)
     number = np.repeat(np.arange(epochs), lengths)
-    total = np.bincount(number, each, epochs)
-    return np.asarray(np.bincount(number, each * hit, epochs) / np.maximum(total, 1))
+    total = np.bincount(number, each * alike, epochs)
+    missed = np.bincount(number, each * many * ~hit, epochs)
+    return np.asarray(1 - missed / np.maximum(total, 1))
 
 
 def _frames_in_order(

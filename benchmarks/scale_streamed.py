@@ -2,51 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from benchmarks.scale_case import MOST_PREFETCH, Storage
 from benchmarks.scale_steps import Flow, stream_steps
 from benchmarks.scale_stream import Streamed, page_hits, read_epoch
 from benchmarks.scale_world import World, startup_s, totals
 
-__all__ = ["sequential_rows"]
+__all__ = ["Sequences", "sequential_row"]
 
 
-def sequential_rows(
-    world: World, nodes: int, storages: tuple[Storage, ...]
-) -> Iterator[dict[str, Any]]:
-    """Sequential on every storage; what ranks of one node read stands for all.
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Sequences:
+    """What does not depend on storage and demand; what ranks of one node read stands for all.
 
-    Where shards are fewer than ranks, every rank streams all of them, and one rank is looked at.
+    Where a data set has fewer shards than there are ranks, one rank is looked at.
+
+    Attributes
+    ----------
+    read : of the ranks looked at
+    ranks : these
+    hits : (E,) share of the bytes of each epoch that the page cache of a node has
     """
-    case, count = world.case, world.case.steps_per_epoch(nodes)
-    total = case.gpus * nodes
-    fewest = min(len(one.manifest.shards) for one in world.sets.sets)
-    ranks = range(case.gpus) if total <= fewest else range(1)
-    steps = min(count, case.steps + MOST_PREFETCH)
-    read = read_epoch(world.sets.sets, world.config, 0, ranks, total, case.batch, steps)
-    for storage in storages:
-        yield _row(world, nodes, storage, read, list(ranks))
 
+    read: Streamed
+    ranks: list[int]
+    hits: npt.NDArray[np.float64]
 
-def _row(
-    world: World, nodes: int, storage: Storage, read: Streamed, ranks: list[int]
-) -> dict[str, Any]:
-    case, count = world.case, world.case.steps_per_epoch(nodes)
-    total = case.gpus * nodes
-    many = total / len(ranks)  # ranks that each looked at stands for
-    kept = np.rint(read.whole(read.kept, read.half, count)).astype(np.int64)
-    hits = np.zeros(case.epochs)
-    if storage.cache == "page":
+    @classmethod
+    def of(cls, world: World, nodes: int) -> Sequences:
+        """Read a stretch of the first epoch, and fill the page cache in all."""
+        case, count = world.case, world.case.steps_per_epoch(nodes)
+        total, sources = case.gpus * nodes, world.sets.sets
+        fewest = min(len(one.manifest.shards) for one in sources)
+        ranks = list(range(case.gpus if total <= fewest else 1))
+        stretch = min(count, case.steps + MOST_PREFETCH)
+        read = read_epoch(sources, world.config, 0, ranks, total, case.batch, stretch)
+        kept = np.rint(read.whole(read.kept, read.half, count)).astype(np.int64)
         hits = page_hits(
-            world.sets.sets, world.config, case.epochs, ranks, total, kept,
-            case.page_cache_gb * 1e9 * len(ranks) / case.gpus,
+            sources, world.config, case.epochs, ranks, total, kept,
+            max(0.0, case.memory_gb * 1e9 - _windows_gb(world) * 1e9),
+            alike=case.gpus // len(ranks),
         )  # fmt: skip
-        if read.shared:  # ranks of a node read the same shards abreast: one of them fetches
-            hits = 1 - (1 - hits) / case.gpus
+        return cls(read=read, ranks=ranks, hits=hits)
+
+
+def _windows_gb(world: World) -> float:
+    return world.case.gpus * world.config.sequential.window_mb / 1e3
+
+
+def sequential_row(
+    world: World, nodes: int, storage: Storage, streams: Sequences
+) -> dict[str, Any]:
+    """Row of a storage."""
+    case, count = world.case, world.case.steps_per_epoch(nodes)
+    read, total = streams.read, case.gpus * nodes
+    many = total / len(streams.ranks)  # ranks that each looked at stands for
+    hits = streams.hits if storage.cache == "page" else np.zeros(case.epochs)
     needed, opened = (
         float(read.whole(one.sum(), one[: len(one) // 2].sum(), count)) * many
         for one in (read.sizes, read.opened)
@@ -84,9 +100,9 @@ def _row(
         "startup": {
             "seconds": start,
             "bytes": index * nodes,
-            "memory_gb": case.gpus * world.config.sequential.window_mb / 1e3,
-            "memory_gb_per_process_copies": case.gpus * world.config.sequential.window_mb / 1e3,
+            "memory_gb": _windows_gb(world),
         },
+        "fits": _windows_gb(world) <= case.memory_gb,
         "epochs": epochs,
         "total": totals(case, storage, fetched.sum(), number, every, count, start),
         "sustained_pairs_per_s_gpu": count * case.batch / free,

@@ -48,10 +48,15 @@ class DaliConfig:
         are for GPUs or drivers on which regions fail, or are slower
     hw_decoder_load : share of the pictures that the GPU's JPEG engine is given, where it has one;
         the others are decoded by its general cores, with help of ``threads``
+    fancy_upsampling : on the GPU interpolate chroma as the CPU's decoder does, so that pixels are
+        nearer to the reference's, instead of repeating each value of 4:2:0 chroma. Slower; with
+        ``region`` and nvJPEG before 13.2 nvImageCodec leaves such pictures to a decoder on the CPU:
+        set ``region`` to false with it
     """
 
     region: bool = True
     hw_decoder_load: Annotated[float, Ge(0), Le(1)] = 0.65
+    fancy_upsampling: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

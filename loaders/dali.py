@@ -93,6 +93,8 @@ def decode(inputs: list[Any], gpu: bool, config: DaliConfig) -> Any:
         "adjust_orientation": False,  # boxes lie on the pixels as they are stored
         "hw_decoder_load": config.hw_decoder_load,
     }
+    if gpu:  # the CPU's decoder always interpolates
+        options["jpeg_fancy_upsampling"] = config.fancy_upsampling
     if not config.region:
         return fn.decoders.image(*inputs, **options)
     return fn.decoders.image_slice(

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import gpu_samples
+
+from benchmarks.gpu_claims import claims_from, unmeasured
 from benchmarks.runner import summary
 
 HOSTILE = "<script>alert(\"x\")</script> & 'y'"
@@ -86,78 +89,21 @@ def sweep() -> dict[str, Any]:
 
 
 def gpu() -> dict[str, Any]:
-    """Every part, one of which failed."""
-    rates = [{"pairs_per_s": rate, "cpu_ms_per_pair": 0.1} for rate in (9000.0, 9100.0, 9050.0)]
-    block = [{"steps_per_s": rate, "wait_share": 0.01} for rate in (20.0, 20.5, 20.1)]
-    ratio = [0.93, 0.95, 0.94]
-    feed = {"repeats": block, "summary": _summaries(block)}
-    runs = [
-        {
-            "mode": mode, "hw_decoder_load": load, "threads": 4, "batch_pairs": 64,
-            "pairs_per_s": 8000 + 1000 * load, "cpu_ms_per_pair": 0.1,
-            "jpeg_engine_percent": 80, "error": None,
-        }
-        for mode in ("region", "whole")
-        for load in (0.0, 0.65, 0.9)
-    ]  # fmt: skip
-    found: dict[str, dict[str, Any]] = {
-        "environment": {
-            "gpu": HOSTILE, "driver": "570", "gpu_memory_mb": 80000, "torch_cuda": "12.8",
-            "dali": "2.4.0", "nvimgcodec": "0.9", "checks": [],
-        },
-        "parity": {
-            "pairs": 256, "crops": 512, "boxes_equal": True,
-            "template": {"mean": 0.3, "p99": 2.0, "max": 9.0},
-            "search": {"mean": 0.31, "p99": 2.0, "max": 11.0},
-        },
-        "decode": {"runs": runs, "best": {"region": runs[2]}, "errors": {"whole": HOSTILE}},
-        "loaders": {
-            "settings": {},
-            "contestants": [
-                {"name": name, "label": name, "repeats": rates, "summary": _summaries(rates)}
-                for name in ("dali", "decode-only", "zip-tuned")
-            ],
-            "ratios": {"decode-only": {"repeats": ratio, "summary": summary(ratio)}},
-            "absent": [{"name": "zip-published", "reason": HOSTILE}],
-        },
-        "train": {
-            "model": "spm_alexnet", "width": 1.0, "batch_size": 64,
-            "settings": [
-                {
-                    "name": "fp32", "feeds": {"ready": feed, "loader": feed},
-                    "share": {"repeats": ratio, "summary": summary(ratio)},
-                }
-            ],
-        },
-        "faults": {},
-    }  # fmt: skip
-    parts = [
-        {
-            "name": name, "state": "done" if part else "failed",
-            "error": None if part else HOSTILE, "share_s": 60.0, "seconds": 41.5,
-            "memory": {"host_peak_mb": 900.0, "gpu_peak_mb": None}, "found": part,
-        }
-        for name, part in found.items()
-    ]  # fmt: skip
-    claim = {
-        "key": "decode_share", "what": "of decoding alone", "unit": "", "bar": 0.9, "least": True,
-        "repeats": ratio, "summary": summary(ratio), "holds": True,
-    }  # fmt: skip
+    """Every part, and one that failed."""
     data = {"datasets": [DATASET]}
-    rest = {"dry_run": False, "minutes": 8.0, "device": "cuda"}
-    return {**envelope("gpu"), **rest, "data": data, "parts": parts, "claims": [claim]}
+    rest = {"dry_run": False, "minutes": 8.0, "device": "cuda", "data": data}
+    run = {**envelope("gpu"), **rest, "parts": gpu_samples.parts(HOSTILE)}
+    return {**run, "claims": claims_from(run), "unmeasured": unmeasured(run)}
 
 
 def scale() -> dict[str, Any]:
-    """Two storages, three modes, 1 to 64 nodes."""
+    """Two storages, four modes, one of which does not fit, 1 to 64 nodes."""
     rows = [
         {
             "mode": mode, "storage": storage, "nodes": nodes, "gpus": 8 * nodes,
-            "startup": {
-                "seconds": 12.0, "bytes": 1e9, "memory_gb": 1.4,
-                "memory_gb_per_process_copies": 11.2, "memory_gb_quality_95": 2.0,
-            },
-            "epochs": [
+            "startup": {"seconds": 12.0 if fits else None, "bytes": 1e9, "memory_gb": 100.0},
+            "fits": fits,
+            "epochs": [] if not fits else [
                 {
                     "epoch": epoch, "reads": 640_000, "bytes_needed": 1.3e10,
                     "bytes_fetched": 1e10 / epoch, "requests": 6e5, "hit_share": 0.1,
@@ -166,21 +112,30 @@ def scale() -> dict[str, Any]:
                 }
                 for epoch in (1, 20)
             ],
-            "total": {
+            "total": None if not fits else {
                 "bytes_fetched": 1e12, "requests": 1e7 * nodes, "hours": 10.0,
                 "usd": 4.2 if storage == "s3" else None, "wait_share": share * nodes / 64,
             },
-            "sustained_pairs_per_s_gpu": 500.0 / nodes,
+            "sustained_pairs_per_s_gpu": None if mode.startswith("zip") else 500.0 / nodes,
+            "by_demand": [
+                {"demand_pairs_per_s_gpu": demand, "wait_share": share, "hours": 10.0}
+                for demand in (300.0, 1200.0, 4800.0)
+                if fits
+            ],
         }
         for storage in ("nvme", "s3")
-        for mode, share in (("indexed", 0.4), ("sequential", 0.1), ("zip-memory", 0.0))
+        for mode, share, fits in (
+            ("indexed", 0.4, True), ("sequential", 0.1, True),
+            ("zip-memory", 0.0, False), ("zip-shared", 0.0, True),
+        )
         for nodes in (1, 8, 64)
     ]  # fmt: skip
     return {
         **envelope("scale"),
         "config": {
             "demand_pairs_per_s_gpu": 1200.0, "gpus_per_node": 8, "epochs": 20, "nodes": [1, 8, 64],
-            "batch_per_gpu": 8, "pairs_per_epoch": 320_000, "page_cache_gb": 64.0,
+            "batch_per_gpu": 8, "pairs_per_epoch": 320_000, "memory_gb": 256.0,
+            "demands_pairs_per_s_gpu": [300.0, 1200.0, 4800.0],
             "usd_per_1000_get": 0.0004, "usd_source": HOSTILE,
         },
         "data": [
@@ -195,8 +150,12 @@ def scale() -> dict[str, Any]:
             {
                 "case": "a", "text": HOSTILE, "quantity": "bytes", "unit": "MB", "predicted": 10.0,
                 "measured": 10.5, "repeats": [10.5], "error": -0.048, "absolute": False,
+                "kind": "prediction", "note": "",
             }
         ],
-        "calibration": {},
-        "advice": [{"storage": "nvme", "text": f"indexed {HOSTILE}"}],
+        "calibration": {
+            "stream_frames_per_s": 5e3, "preload_mb_per_s": 1e3, "pair_us": 70.0,
+            "request_us": 230.0,
+        },
+        "zips_gb": {"quality_90": 100.0, "quality_95": 136.0},
     }  # fmt: skip

@@ -47,9 +47,10 @@ def in_the_middle(data: bytes, patch: bytes) -> bytes:
     return data[:at] + patch + data[at + len(patch) :]
 
 
-def no_scan(data: bytes) -> bytes:
-    """Header and end of a picture with nothing between: any decoder refuses it, no header does."""
-    return data[: data.index(b"\xff\xda")] + b"\xff\xd9"
+def no_table(data: bytes) -> bytes:
+    """A scan that names a Huffman table that is not there: the header is good, decoders refuse."""
+    at = data.index(b"\xff\xda") + 6  # of the first component: DC and AC, four bits each
+    return data[:at] + b"\x33" + data[at + 1 :]
 
 
 OTHER = detailed(999)
@@ -62,7 +63,7 @@ DAMAGES = {
     "zeroed": lambda data: in_the_middle(data, bytes(4096)),
     "scrambled": lambda data: in_the_middle(data, noise(4096)),
     "another picture": lambda data: OTHER,
-    "no scan": no_scan,
+    "no table": no_table,
 }
 
 

@@ -160,7 +160,7 @@ def test_normalised_pixels(packed: Path, backend: str) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("step", STEPS)
 def test_dali_on_the_gpu(packed: Path, step: str) -> None:
-    """The GPU's JPEG decoder rounds and upsamples chroma differently: its own tolerance."""
+    """The GPU's JPEG decoder rounds differently: its own tolerance."""
     config = PairConfig(path=str(packed), backend="dali", recipe=recipe_of(STEPS[step]))
     expected = batch(packed, "reference", recipe_of(STEPS[step]))
     with PairLoader(config, device="cuda", batch_size=8) as loader:
