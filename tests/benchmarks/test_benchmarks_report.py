@@ -181,8 +181,10 @@ def test_figures_of_a_table_are_the_jsons(committed: str) -> None:
     run = read("loaders-cpu.json")
     rows = [row for cells in outline(committed).cells for row in cells]
     for one in run["contestants"]:
-        (row,) = [row for row in rows if row and row[0] == one["label"]]
-        assert row[1].startswith(number(one["summary"]["pairs_per_s"]["median"]))
+        # Both classes of work have a row of some labels.
+        named = [row for row in rows if row and row[0].removesuffix(", own pairs") == one["label"]]
+        speed = number(one["summary"]["pairs_per_s"]["median"])
+        assert any(row[1].startswith(speed) for row in named), one["label"]
     for expected in table.rows(run):
         assert list(expected) in rows
     for claim in read("bars-cpu.json")["claims"]:
