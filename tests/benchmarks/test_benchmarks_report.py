@@ -148,7 +148,7 @@ def test_headings_name_every_section(whole: str) -> None:
 def test_names_are_escaped(whole: str) -> None:
     assert "<script>" not in whole
     assert "&lt;script&gt;alert(" in whole
-    assert len(whole) < 500_000  # as much as a commit takes
+    assert len(whole) < 1_000_000  # as much as a commit takes
 
 
 def test_drawings_are_well_formed_and_their_text_is_inside(whole: str) -> None:
