@@ -39,11 +39,10 @@ INDEX_ROWS = 200_000
 PACK_CASE, PACK_CROPS = "lasot", 40
 COST_PAIRS = 32
 STEP_MODEL, STEP_CUT, STEP_PAIRS, STEPS = "spm_alexnet", "targets and losses", 8, 4
-RECIPE = ("cpu", "dali-cpu", "zip-tuned", "zip-published", "decode-only", "dali-decode-only")
+RECIPE = ("cpu", "zip-tuned", "zip-published")
 PLAIN = ("cpu", "decode-only")
-# Batches that are counted, and dropped before them: about half a second of a quiet core or two.
-COUNTED = {"dali-cpu": 4, "dali-decode-only": 16, "zip-published": 8}
-WARM_UP = {"dali-cpu": 2}
+# Batches that are counted: about half a second of a quiet core or two.
+COUNTED = {"zip-published": 8}
 COUNTED_OF_OTHERS = 24
 
 
@@ -129,8 +128,7 @@ def loaders(
 
     def sized(entry: Entry, case: Case) -> Outcome:
         counted = COUNTED.get(entry.name, COUNTED_OF_OTHERS) * case.batch_size
-        warm_up = WARM_UP.get(entry.name, case.warmup_batches)
-        return once(entry, replace(case, pairs=counted, warmup_batches=warm_up))
+        return once(entry, replace(case, pairs=counted))
 
     case = replace(setup.case, work=work, pairs=COUNTED_OF_OTHERS * setup.case.batch_size)
     run = compare(
@@ -161,7 +159,7 @@ def _compared(names: Sequence[str]) -> list[tuple[str, str]]:
     """Which contestants are compared: each of ours with its limit, ``cpu`` with the baselines."""
     baselines = [("cpu", name) for name in names if name in BASELINES]
     limits = [(one.name, one.limit) for one in named(list(names)) if one.group == "ours"]
-    return baselines + [(name, limit) for name, limit in limits if limit]
+    return baselines + [(name, limit) for name, limit in limits if limit in names]
 
 
 def recipe(setup: Setup, told: Told) -> Measured:
