@@ -16,7 +16,7 @@ from benchmarks.cli_quick import quick
 from benchmarks.cli_scale import scale
 from benchmarks.cli_shards import pack, remote, sequential
 from benchmarks.cli_sweep import sweep
-from benchmarks.contestants import CONTESTANTS, UNIT, Entry, named
+from benchmarks.contestants import CONTESTANTS, UNIT, Entry
 from benchmarks.data import DataConfig
 from benchmarks.environment import usable_cores
 from benchmarks.options import (
@@ -25,6 +25,7 @@ from benchmarks.options import (
     JSON_FILE,
     REAL_DATA,
     command_line,
+    contestants,
     judge,
     make_data,
     real_or_made,
@@ -72,14 +73,6 @@ def data(gb: float, out: Path, workers: int | None) -> None:
     make_data(DataConfig(gb=gb), out, workers)
 
 
-def _only(_: click.Context, __: click.Parameter, value: str | None) -> list[Entry]:
-    names = [name.strip() for name in (value or "").split(",") if name.strip()]
-    try:
-        return named(names)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from error
-
-
 @main.command(
     epilog="Example: python -m benchmarks loaders --pairs 1024 --repeats 5 --json loaders.json"
 )
@@ -113,7 +106,7 @@ def _only(_: click.Context, __: click.Parameter, value: str | None) -> list[Entr
     "--only",
     "entries",
     metavar="A,B",
-    callback=_only,
+    callback=contestants,
     help=f"Only these of: {', '.join(entry.name for entry in CONTESTANTS)}.",
 )
 @click.option(

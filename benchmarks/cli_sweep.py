@@ -11,7 +11,7 @@ import click
 from benchmarks import result
 from benchmarks.case import WORKS
 from benchmarks.cli_diff import COMPARE
-from benchmarks.contestants import CONTESTANTS, Entry, named
+from benchmarks.contestants import CONTESTANTS, Entry
 from benchmarks.data import DataConfig
 from benchmarks.environment import usable_cores
 from benchmarks.options import (
@@ -19,6 +19,7 @@ from benchmarks.options import (
     DEFAULT_DERIVED,
     JSON_FILE,
     command_line,
+    contestants,
     make_data,
     say,
     show,
@@ -42,13 +43,6 @@ def _names(known: tuple[str, ...]) -> Any:
     return chosen
 
 
-def _entries(_: click.Context, __: click.Parameter, value: str) -> list[Entry]:
-    try:
-        return named([name.strip() for name in value.split(",") if name.strip()])
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from error
-
-
 @click.command(
     cls=KnownErrors,
     epilog="Example: python -m benchmarks sweep --axis workers,cache --json sweep.json",
@@ -67,7 +61,7 @@ def _entries(_: click.Context, __: click.Parameter, value: str) -> list[Entry]:
     metavar="A,B",
     default="cpu,zip-tuned,zip-published,files",
     show_default=True,
-    callback=_entries,
+    callback=contestants,
     help=f"Contestants, of: {', '.join(entry.name for entry in CONTESTANTS)}.",
 )
 @click.option(

@@ -20,16 +20,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+from benchmarks.child_process import child_env
 from benchmarks.nvml import Device, open_device
 from benchmarks.proc import Memory, memory, process_tree
 from shards.errors import SiamstreamError
 
 __all__ = ["Answer", "Peaks", "ask", "cuda_devices", "device"]
 
-ROOT = Path(__file__).resolve().parent.parent
 LAST_LINES = 3  # of what a process that ended badly said
 
 
@@ -135,7 +134,6 @@ def ask(
     -------
     what it found, and why it ended if it ended badly; nothing is raised for that
     """
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     started = time.monotonic()
     found: dict[str, Any] = {}
     failed: str | None = None
@@ -146,7 +144,7 @@ def ask(
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
-            env={**os.environ, "PYTHONPATH": path},
+            env=child_env(),
             start_new_session=not step,
         )
         late = threading.Event()

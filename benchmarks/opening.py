@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import time
 from typing import Any
 
 from benchmarks.case import Case
+from benchmarks.child_process import answer_of
 from benchmarks.pairs import pair_config
 from benchmarks.proc import memory
-from benchmarks.runner import ROOT, ContestantError
 from loaders.sets import open_sets
 from shards.errors import KNOWN_ERRORS, one_line
 
@@ -36,26 +35,8 @@ def open_once(case: Case) -> dict[str, Any]:
     ------
     ContestantError : if it fails, or takes longer than ten minutes
     """
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    try:
-        child = subprocess.run(
-            [sys.executable, "-m", "benchmarks.opening"],
-            input=json.dumps(case.facts()),
-            capture_output=True,
-            text=True,
-            timeout=_LIMIT_S,
-            check=False,
-            env={**os.environ, "PYTHONPATH": path},
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ContestantError(
-            f"opening {case.data} took longer than {_LIMIT_S} s; is its storage there?"
-        ) from error
-    if child.returncode:
-        last = " | ".join(child.stderr.strip().splitlines()[-3:])
-        raise ContestantError(f"opening {case.data} failed: {last}")
-    facts: dict[str, Any] = json.loads(child.stdout)
-    return facts
+    question = json.dumps(case.facts())
+    return answer_of("benchmarks.opening", question, _LIMIT_S, f"opening {case.data}")
 
 
 def main() -> int:

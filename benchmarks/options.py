@@ -11,6 +11,7 @@ import click
 
 from benchmarks import result, table
 from benchmarks.claims import CLAIMS_HEADER, claim_rows
+from benchmarks.contestants import Entry, named
 from benchmarks.data import DataConfig, make
 from benchmarks.environment import usable_cores
 from shards.console import counter
@@ -21,6 +22,7 @@ __all__ = [
     "JSON_FILE",
     "REAL_DATA",
     "command_line",
+    "contestants",
     "judge",
     "make_data",
     "real_or_made",
@@ -45,6 +47,14 @@ JSON_FILE = click.option(
     type=click.Path(path_type=Path, dir_okay=False),
     help="Also write everything, each repeat included, to this file.",
 )
+
+
+def contestants(_: click.Context, __: click.Parameter, value: str | None) -> list[Entry]:
+    """Callback of an option with names of contestants, separated by commas; none: all."""
+    try:
+        return named([name.strip() for name in (value or "").split(",") if name.strip()])
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 def say(line: str) -> None:

@@ -22,6 +22,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.child_process import child_env
 from benchmarks.contestants import CONTESTANTS, load
 from benchmarks.peers import interpreter
 from loaders.work import Crops
@@ -39,7 +40,6 @@ PEER_FORMS = tuple(
 _FACTS = "conversion.json"
 _LIMIT_S = 7200  # that a peer may take to write a form
 _ABSENT = 3  # exit status of a writer whose package is not installed
-_ROOT = Path(__file__).resolve().parent.parent
 
 
 class Pictures:
@@ -163,7 +163,6 @@ def ensure_form(name: str, data: Path, derived: Path) -> list[Path]:
 def _written(python: Path, name: str, data: Path, home: Path) -> bool:
     """Have a form written under a temporary name; False if the peer is not installed."""
     partial = home.with_name(f"{home.name}.part-{os.getpid()}")
-    path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
     command = [str(python), "-m", "benchmarks.peer_forms", name, str(data), str(partial)]
     try:
         (partial / "data").mkdir(parents=True)
@@ -173,7 +172,7 @@ def _written(python: Path, name: str, data: Path, home: Path) -> bool:
             text=True,
             check=False,
             timeout=_LIMIT_S,
-            env={**os.environ, "PYTHONPATH": path},
+            env=child_env(),
         )
         if done.returncode == _ABSENT:
             return False

@@ -12,10 +12,7 @@ under many names, in many places of many shards, and are read at each of them.
 
 from __future__ import annotations
 
-import json
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -24,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import result
+from benchmarks.child_process import answer_of
 from benchmarks.claims import Claim, claims_of
 from benchmarks.compare import data_facts, sets_text
 from benchmarks.memory import repeated_pictures
 from benchmarks.paced import Paced, as_json, picture_sizes
-from benchmarks.runner import ContestantError
 from benchmarks.slow_server import slow_server
 from loaders.sets import open_sets
 from shards.errors import DataError
@@ -114,19 +111,7 @@ def _data(case: RemoteCase) -> dict[str, Any]:
 
 def paced_run(paced: Paced) -> dict[str, Any]:
     """Figures of a run in a process of its own."""
-    child = subprocess.run(
-        [sys.executable, "-m", "benchmarks.paced"],
-        input=as_json(paced),
-        capture_output=True,
-        text=True,
-        timeout=_LIMIT_S,
-        check=False,
-    )
-    if child.returncode:
-        last = " | ".join(child.stderr.strip().splitlines()[-3:])
-        raise ContestantError(f"reading {paced.path} failed: {last}")
-    facts: dict[str, Any] = json.loads(child.stdout)
-    return facts
+    return answer_of("benchmarks.paced", as_json(paced), _LIMIT_S, f"reading {paced.path}")
 
 
 def one_repeat(case: RemoteCase, url: str, local_first: bool) -> dict[str, dict[str, Any]]:

@@ -10,30 +10,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from benchmarks.case import Case
+from benchmarks.child_process import ContestantError, child_env
 from benchmarks.contestants import BASELINES, UNIT, Entry, cannot
 from benchmarks.environment import WAIT_POLICY
 from benchmarks.peers import interpreter
 from benchmarks.proc import Memory, PeakMemory
-from shards.errors import SiamstreamError
 from shards.rng import uniforms
 
 __all__ = [
     "EPOCH_PAIRS",
     "FAILED",
-    "ROOT",
     "ContestantError",
     "Outcome",
     "attempt",
@@ -52,11 +49,6 @@ _STREAM_ORDER = 1010
 _LIMIT_S = 1800
 EPOCH_PAIRS = 320_000  # of the epoch whose time is derived from a rate
 FAILED = "failed: "  # begins the reason of a contestant that is absent because it failed
-ROOT = Path(__file__).resolve().parent.parent
-
-
-class ContestantError(SiamstreamError):
-    """A contestant failed, or did other work than it was given."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,7 +98,6 @@ def run_once(
     if case.work not in entry.works:
         return Outcome(absent=cannot(case.work))
     case = own_case(entry, case)
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     python = interpreter(entry.env)
     if python is None:
         return Outcome(
@@ -120,7 +111,7 @@ def run_once(
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
-            env={**WAIT_POLICY, **os.environ, **(env or {}), "PYTHONPATH": path},
+            env={**WAIT_POLICY, **child_env(), **(env or {})},
         )
         assert child.stdout is not None
         timer = threading.Timer(_LIMIT_S, child.kill)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from benchmarks.child_process import child_env
 from benchmarks.nginx import ABSENT, nginx, nginx_there
-from benchmarks.runner import ROOT
 from shards.errors import SiamstreamError
 
 __all__ = ["slow_server"]
@@ -53,13 +52,12 @@ def slow_server(
         command = [sys.executable, "-m", "benchmarks.faulty_server", origin]
         command += ["--delay-ms", str(delay_ms), "--refuse", str(refuse)]
         command += ["--mb-per-s", str(mb_per_s)]
-        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": path},
+            env=child_env(),
         )
         assert process.stdin is not None
         assert process.stdout is not None

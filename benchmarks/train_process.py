@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, Protocol
 
+from benchmarks.child_process import child_env
 from benchmarks.runner import ContestantError
 from benchmarks.train_child import TrainCase
 
 __all__ = ["Process", "Trainer"]
 
 LIMIT_S = 1800.0  # of one answer
-ROOT = Path(__file__).resolve().parents[1]
 
 
 class Trainer(Protocol):
@@ -50,7 +48,6 @@ class Process:
     """
 
     def __init__(self, what: TrainCase) -> None:
-        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         options = " ".join([*what.overrides, *([] if what.fused else ["optimiser not fused"])])
         self._name = f"training fed by {what.feed} {options}".rstrip()
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed with the process)
@@ -60,7 +57,7 @@ class Process:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
-            env={**os.environ, "PYTHONPATH": path},
+            env=child_env(),
         )
         try:
             self.facts: dict[str, float] = self._ask(asdict(what))

@@ -32,8 +32,6 @@ __all__ = [
     "data_loader",
     "serve",
     "shared_crops",
-    "start_worker",
-    "whole_batches",
 ]
 
 Read = Callable[[int], Any]  # encoded picture by its number in the peer's form
@@ -106,20 +104,13 @@ def as_it_is(made: Any) -> Any:
     return made
 
 
-def data_loader(dataset: Dataset[Made], case: Case) -> DataLoader[Any]:
+def data_loader(dataset: Dataset[Any], case: Case) -> DataLoader[Any]:
     """Torch's DataLoader over a data set of whole batches; workers start when it is iterated over.
 
     OpenCV's threads are given up before the fork: a worker that changes their number waits for
     threads of the parent, which it does not have.
     """
     cv2.setNumThreads(1)
-    return whole_batches(dataset, case, start_worker)
-
-
-def whole_batches(
-    dataset: Dataset[Any], case: Case, start: Callable[[int], None]
-) -> DataLoader[Any]:
-    """Torch's DataLoader over whole batches; `start` sets up a worker."""
     return DataLoader(
         dataset,
         batch_size=None,  # the data set makes whole batches
@@ -127,7 +118,7 @@ def whole_batches(
         num_workers=case.threads,
         prefetch_factor=PREFETCH,
         persistent_workers=True,
-        worker_init_fn=start,
+        worker_init_fn=start_worker,
         multiprocessing_context="fork",  # workers share what was read before
     )
 

@@ -62,18 +62,13 @@ class FilePairs(Dataset[tuple[Any, ...]]):
         return i, template, search, work.template_box[i], work.search_box[i], work.plan.positive[i]
 
 
-def start_worker(_: int) -> None:
-    """Set up a worker process."""
-    cv2.setNumThreads(1)
-
-
 def batches(case: Case) -> Iterator[Served]:
     """Batches of torch's DataLoader."""
+    cv2.setNumThreads(1)  # before the fork, as in `benchmarks.worker_batches`
     loader: DataLoader[Any] = DataLoader(
         FilePairs(case),
         batch_size=case.batch_size,
         num_workers=case.threads,
-        worker_init_fn=start_worker,
         multiprocessing_context="fork",
     )
     for sample, template, search, *_ in loader:

@@ -124,7 +124,6 @@ class PublishedPairs(Dataset[tuple[Any, ...]]):
 
 def start_worker(worker: int) -> None:
     """Set up a worker process."""
-    cv2.setNumThreads(1)
     info = get_worker_info()
     assert info is not None
     dataset = info.dataset
@@ -134,6 +133,7 @@ def start_worker(worker: int) -> None:
 
 def data_loader(case: Case) -> DataLoader[Any]:
     """Torch's DataLoader over the plan's pairs; its workers start when it is iterated over."""
+    cv2.setNumThreads(1)  # before the fork, as in `benchmarks.worker_batches`
     return DataLoader(
         PublishedPairs(case),
         batch_size=case.batch_size,

@@ -23,17 +23,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset
 
-from benchmarks import worker_batches
 from benchmarks.case import Case, Served
 from benchmarks.derived import legacy_folder
 from benchmarks.kernel import Kernel
 from benchmarks.pairs import hand_over, pair_config
+from benchmarks.worker_batches import data_loader, shared_crops
 from loaders.sets import open_sets
 from loaders.work import Crops, prepare
 from shards.errors import DataError
@@ -153,7 +152,7 @@ class TunedBatches(Dataset[Batch]):
         )
 
     def _pixels(self, *halves: Crops) -> list[torch.Tensor]:
-        out = worker_batches.shared_crops(len(halves[0]), self._case)
+        out = shared_crops(len(halves[0]), self._case)
         for half, pixels in zip(halves, out, strict=True):
             self._fill(half, pixels.numpy())
         return out
@@ -167,14 +166,8 @@ class TunedBatches(Dataset[Batch]):
             self._kernel.make(crops, i, regions[i], out[i])
 
 
-def start_worker(worker: int) -> None:
-    """Set up a worker process."""
-    cv2.setNumThreads(1)
-    worker_batches.start_worker(worker)
-
-
 def batches(case: Case, by_region: bool = False, archive: OpenZip = MemoryZip) -> Iterator[Served]:
     """Batches of torch's DataLoader."""
     dataset = TunedBatches(case, by_region, archive)
-    for batch in worker_batches.whole_batches(dataset, case, start_worker):
+    for batch in data_loader(dataset, case):
         yield hand_over(case, batch.sample.tolist(), batch.template, batch.search)

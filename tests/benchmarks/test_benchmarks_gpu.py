@@ -16,7 +16,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from benchmarks import gpu_checks, gpu_preflight, gpu_process, result
+from benchmarks import child_process, gpu_checks, gpu_preflight, result
 from benchmarks.claims import claim_rows
 from benchmarks.cli import RESULTS, main
 from benchmarks.gpu import PARTS, measure_gpu, ok
@@ -278,7 +278,7 @@ def test_what_was_found_before_a_crash_is_kept(
     package.mkdir()
     (package / "__init__.py").touch()
     (package / "gpu_child.py").write_text(CHILD)
-    monkeypatch.setattr(gpu_process, "ROOT", tmp_path)
+    monkeypatch.setattr(child_process, "ROOT", tmp_path)
     monkeypatch.chdir(tmp_path)
     told: list[str] = []
     answer = ask(what, {}, limit_s, told.append)
