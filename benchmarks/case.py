@@ -57,6 +57,7 @@ class Case:
     seed : of the sample stream
     url : the same data behind a server, for contestants that read remotely; else empty
     dali : keys of ``data.dali`` that ours are given
+    workers : processes that plan and read for ours, ``data.workers``
     limit_s : the clock stops after so many seconds, when each worker has handed over equally many
         batches, at least `LEAST_ROUNDS`; 0: after `pairs`
     """
@@ -73,6 +74,7 @@ class Case:
     seed: Annotated[int, Ge(0)] = 7
     url: str = ""
     dali: Mapping[str, Any] = field(default_factory=dict)
+    workers: Annotated[int, Ge(0)] = 0
     limit_s: Annotated[float, Ge(0)] = 0.0
 
     def __post_init__(self) -> None:

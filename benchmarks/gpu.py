@@ -26,12 +26,12 @@ from shards.errors import FormatError
 __all__ = ["PARTS", "measure_gpu", "ok", "record"]
 
 PARTS = (
-    Part(name="environment", weight_s=60, least_s=10),
-    Part(name="parity", weight_s=40, least_s=10),
-    Part(name="decode", weight_s=100, least_s=25),
-    Part(name="parity-best", weight_s=25, least_s=10),  # with what the sweep chose
-    Part(name="loaders", weight_s=120, least_s=30),
-    Part(name="train", weight_s=120, least_s=40),
+    Part(name="environment", weight_s=50, least_s=10),
+    Part(name="parity", weight_s=25, least_s=10),
+    Part(name="decode", weight_s=75, least_s=25),
+    Part(name="parity-best", weight_s=20, least_s=10),  # with what the sweep chose
+    Part(name="loaders", weight_s=170, least_s=30),
+    Part(name="train", weight_s=100, least_s=40),
     Part(name="faults", weight_s=40, least_s=15),
 )
 OVERTIME = 1.25  # of its share, after which a part is stopped

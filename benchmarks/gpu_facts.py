@@ -10,6 +10,8 @@ from benchmarks.case import Case
 
 __all__ = ["Facts", "Settings"]
 
+MOST_WORKERS = 6  # more than one GPU's decoders can take from
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
@@ -59,6 +61,11 @@ class Facts:
     def is_dry(self) -> bool:
         """Whether this is a rehearsal on the CPU, with tiny sizes."""
         return self.device != "cuda"
+
+    @property
+    def workers(self) -> int:
+        """Processes that plan and read for ours, ``data.workers``, where they are tried."""
+        return max(1, min(MOST_WORKERS, self.cores // 2 - 1))
 
     @property
     def backend(self) -> str:

@@ -1,77 +1,77 @@
 """Our loader beside what DALI decodes at best, and beside both zip baselines, on this machine.
 
-Each in a fresh process, in shuffled order, some rounds; ratios within a round. ``dali`` has the
-settings that the sweep found best, ``dali-default`` those that a user gets who sets nothing; the
-baselines have as many worker processes as there are cores.
+Each in a process of its own, which stays (`benchmarks.gpu_turns`); they are measured in turn, in
+shuffled order, some rounds; ratios within a round. ``dali`` has the settings that the sweep found
+best and worker processes that plan and read, ``dali-one-process`` the same without them,
+``dali-default`` what a user gets who sets nothing; the baselines have as many worker processes as
+there are cores.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from benchmarks.asked_process import AskedProcess
 from benchmarks.case import Case
-from benchmarks.contestants import Entry, named
 from benchmarks.gpu_facts import Facts, Settings
-from benchmarks.gpu_process import Peaks, ask
-from benchmarks.runner import ContestantError, Outcome, run_once, shuffled, summary
+from benchmarks.gpu_process import device
+from benchmarks.gpu_turns import LIMIT
+from benchmarks.runner import ContestantError, shuffled, summary
 
 if TYPE_CHECKING:
     from benchmarks.gpu_child import Talk
 
-__all__ = ["LIMIT", "OURS", "found_of", "loaders", "ratios_of"]
+__all__ = ["LIMIT", "OURS", "contestants", "found_of", "loaders", "ratios_of"]
 
-ROUNDS, ROUND_S = 3, 4.0  # of each contestant's clock
+ROUNDS, ROUND_S = 5, 2.0  # of each contestant's clock
 DRY_ROUND_S = 0.3
-LIMIT, OURS = "decode-only", "dali"
-ZIP_PAIRS = 1 << 15  # planned at once by the baselines
+OURS = "dali"
+TUNED_PAIRS, PUBLISHED_PAIRS = 1 << 18, 1 << 15  # planned by the baselines, at once by the latter
 DEFAULT_BATCH, DRY_BATCH = 32, 4
-FIGURES = ("pairs_per_s", "cpu_ms_per_pair", "cores_busy", "first_batch_s")
+START_S = 90.0  # for a contestant's first batch
 
 
-def contestants(own: Facts) -> Iterator[tuple[str, Entry | None, Case]]:
-    """Name, contestant (None: the limit) and work of each."""
-    seconds = DRY_ROUND_S if own.is_dry else ROUND_S
+class Contestant(NamedTuple):
+    """Name in the result, name of the module, and work."""
+
+    name: str
+    module: str
+    case: Case
+
+
+def contestants(own: Facts) -> Iterator[Contestant]:
+    """All of a run."""
     batch = DRY_BATCH if own.is_dry else DEFAULT_BATCH
-    (ours,) = named([own.backend])
     tuned, plain = own.settings, Settings(mode=own.settings.mode, threads=own.cores)
 
-    def case(settings: Settings, size: int, batches: int) -> Case:
+    def case(settings: Settings, size: int, batches: int, workers: int = 0) -> Case:
         return replace(own, settings=settings).case(
-            batch_size=size, pairs=size * batches, warmup_batches=6, limit_s=seconds
+            batch_size=size, pairs=size * batches, workers=workers
         )
 
-    yield LIMIT, None, case(tuned, tuned.batch_pairs, 1)
-    yield OURS, ours, case(tuned, tuned.batch_pairs, 1 << 20)
-    yield f"{OURS}-default", ours, case(plain, batch, 1 << 20)
-    for entry in named(["zip-tuned", "zip-published"]):
-        yield entry.name, entry, case(plain, batch, ZIP_PAIRS // batch)
+    endless, best = 1 << 20, tuned.batch_pairs
+    yield Contestant(LIMIT, LIMIT, case(tuned, best, 1))
+    yield Contestant(OURS, own.backend, case(tuned, best, endless, own.workers))
+    yield Contestant(f"{OURS}-one-process", own.backend, case(tuned, best, endless))
+    yield Contestant(f"{OURS}-default", own.backend, case(plain, batch, endless))
+    yield Contestant("zip-tuned", "zip-tuned", case(plain, batch, TUNED_PAIRS // batch))
+    yield Contestant("zip-published", "zip-published", case(plain, batch, PUBLISHED_PAIRS // batch))
 
 
-def measured(own: Facts, entry: Entry | None, case: Case, talk: Talk) -> Outcome:
-    """Run one; its figures have peaks of memory too."""
-    if entry is None:
-        limit_s = max(20.0, talk.left_s())
-        step = own.step(case.limit_s, measure_s=case.limit_s)
-        answer = ask("decode-only", step, limit_s, talk.say, step=True)
-        if answer.error:
-            return Outcome(absent=answer.error)
-        found = {name: answer.found[name] for name in FIGURES[:2]}
-        return Outcome(label="limit: DALI's decoder alone", figures={**found, **answer.memory()})
-    peaks = Peaks(None)
-    try:
-        outcome = run_once(entry, case, 0.2)
-    except ContestantError as error:
-        return Outcome(absent=str(error))
-    finally:
-        gpu = peaks.stop()[1]
-    if outcome.absent is not None:
-        return outcome
-    figures = outcome.figures
-    host = figures["memory_imports_mb"] + figures["memory_peak_beyond_imports_mb"]
-    kept = {name: figures[name] for name in FIGURES}
-    return replace(outcome, figures={**kept, "host_peak_mb": host, "gpu_peak_mb": gpu})
+def started(own: Facts, one: Contestant) -> AskedProcess:
+    """A contestant's process, which has made its first batch."""
+    setup = {
+        "name": one.name,
+        "contestant": one.module,
+        "case": one.case.facts(),
+        "facts": asdict(own),
+    }
+    return AskedProcess("benchmarks.gpu_turns", one.name, setup, START_S)
 
 
 def ratios_of(rounds: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, Any]:
@@ -87,38 +87,75 @@ def ratios_of(rounds: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, An
     }
 
 
+def _start_all(
+    own: Facts, stack: ExitStack, absent: dict[str, str], talk: Talk
+) -> tuple[dict[str, AskedProcess], dict[str, Any]]:
+    """Processes of all contestants, ours first, whose memory on the GPU is looked at."""
+    running: dict[str, AskedProcess] = {}
+    gpu = device()
+
+    def begin(one: Contestant) -> None:
+        try:
+            process = stack.enter_context(closing(started(own, one)))
+        except ContestantError as error:
+            absent[one.name] = str(error)
+        else:
+            if "absent" in process.facts:
+                absent[one.name] = process.facts["absent"]
+            else:
+                running[one.name] = process
+                return
+        talk.say(f"{one.name}: absent, {absent[one.name]}")
+
+    def used() -> int | None:
+        memory = gpu.memory() if gpu else None
+        return memory[0] if memory else None
+
+    everyone = list(contestants(own))
+    before = used()
+    begin(next(one for one in everyone if one.name == OURS))
+    after = used()
+    with ThreadPoolExecutor(len(everyone)) as pool:
+        list(pool.map(begin, (one for one in everyone if one.name != OURS)))
+    known = before is not None and after is not None
+    return running, {"gpu_mb": (after - before) / 1e6 if known else None}
+
+
 def loaders(facts: Mapping[str, Any], talk: Talk) -> dict[str, Any]:
     """Rounds of all contestants, as many as there is time for."""
-    from pathlib import Path
-
     from benchmarks.derived import ensure, warm
 
     own = Facts.read(facts)
     warm(ensure(Path(own.data), Path(own.derived), ("legacy",)), 1 << 34)
     found: dict[str, Any] = {}
     rounds: list[Mapping[str, Mapping[str, Any]]] = []
-    labels: dict[str, str] = {}
     absent: dict[str, str] = {}
-    before = talk.left_s()
-    for number in range(1 if own.is_dry else ROUNDS):
-        took = (before - talk.left_s()) / max(number, 1)
-        if number and talk.left_s() < 1.1 * took:
-            break
-        figures: dict[str, Mapping[str, Any]] = {}
-        rounds.append(figures)
-        for name, entry, case in shuffled(list(contestants(own)), 7, number):
-            if name in absent:
-                continue
-            outcome = measured(own, entry, case, talk)
-            if outcome.absent is not None:
-                absent[name] = outcome.absent
-                talk.say(f"{name}: absent, {outcome.absent}")
-                continue
-            labels[name], figures[name] = outcome.label, outcome.figures
-            talk.say(f"round {number + 1}, {name}: {figures[name]['pairs_per_s']:,.0f} pairs/s")
-            found = found_of(own, rounds, labels, absent)
+    with ExitStack() as stack:
+        running, memory = _start_all(own, stack, absent, talk)
+        order = [one for one in contestants(own) if one.name in running]
+        labels = {one.name: running[one.name].facts["label"] for one in order}
+        before = talk.left_s()
+        for number in range(1 if own.is_dry else ROUNDS):
+            took = (before - talk.left_s()) / max(number, 1)
+            if number and talk.left_s() < 1.1 * took:
+                break
+            figures: dict[str, Mapping[str, Any]] = {}
+            rounds.append(figures)
+            for one in shuffled(order, 7, number):
+                if one.name in absent:
+                    continue
+                try:
+                    seconds = DRY_ROUND_S if own.is_dry else ROUND_S
+                    figures[one.name] = running[one.name].do("block", seconds=seconds)
+                except ContestantError as error:
+                    absent[one.name] = str(error)
+                    talk.say(f"{one.name}: absent from now on, {error}")
+                    continue
+                rate = figures[one.name]["pairs_per_s"]
+                talk.say(f"round {number + 1}, {one.name}: {rate:,.0f} pairs/s")
+            found = {**found_of(own, rounds, labels, absent), **memory}
             talk.found(found)
-    return found_of(own, rounds, labels, absent)
+    return found
 
 
 def found_of(
@@ -142,7 +179,7 @@ def found_of(
     settings = {name: getattr(own.settings, name) for name in Settings.__dataclass_fields__}
     return {
         "settings": settings,
-        "contestants": [one(name) for name in labels],
+        "contestants": [one(name) for name in labels if any(name in one for one in rounds)],
         "ratios": ratios_of(rounds),
         "absent": [{"name": name, "reason": reason} for name, reason in absent.items()],
     }

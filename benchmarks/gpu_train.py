@@ -1,17 +1,20 @@
 """Training steps of SPM-AlexNet on the device, and how long they wait for our loader.
 
 The step is that of ``train.py`` (`benchmarks.train_child`), at width 1 and the published batch of
-32. For each setting two models train in turn, a block of steps each: one on ready-made batches, the
-limit, and one on our loader. The share of the wall time that the second waits in the loader is
-judged. The device works on queued steps while the loop waits, so some of this wait costs nothing;
-what is lost in truth is told by the steps/s of both.
+32, with worker processes that plan and read (`Facts.workers`), and in one setting without. For each
+setting two models train in turn, a block of steps each: one on ready-made batches, the limit, and
+one on our loader. The share of the wall time that the second waits in the loader is judged. The
+device works on queued steps while the loop waits, so some of this wait costs nothing; what is lost
+in truth is told by the steps/s of both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from benchmarks.case import Case
 from benchmarks.gpu_facts import Facts
@@ -26,14 +29,24 @@ if TYPE_CHECKING:
 __all__ = ["FEEDS", "SETTINGS", "train"]
 
 FEEDS: tuple[FeedName, ...] = ("ready", "loader")
-SETTINGS: dict[str, tuple[str, ...]] = {
-    "fp32": (),
-    "bf16": ("train.amp=bf16",),
-    "bf16, channels-last": ("train.amp=bf16", "train.channels_last=true"),
+
+
+class Setting(NamedTuple):
+    """Overrides of the published configuration, and whether worker processes plan and read."""
+
+    overrides: tuple[str, ...]
+    has_workers: bool = True
+
+
+_BF16 = ("train.amp=bf16", "train.channels_last=true")
+SETTINGS = {
+    "fp32": Setting(()),
+    "bf16, channels-last": Setting(_BF16),
+    "bf16, channels-last, one process": Setting(_BF16, has_workers=False),
 }
 BATCH, DRY_BATCH = 32, 2
 WIDTH, DRY_WIDTH = 1.0, 0.0625
-BLOCK_S, ROUNDS = 3.0, 3
+BLOCK_S, ROUNDS = 2.0, 3
 MOST_STEPS = 400
 WARM_UP = 3
 
@@ -69,15 +82,20 @@ def _setting(
     own: Facts, case: Case, name: str, width: float, talk: Talk, seconds: float
 ) -> dict[str, Any]:
     """Blocks of both feeds in one setting, within some seconds."""
-    stop_at = talk.left_s() - seconds
+    stop_at, setting = talk.left_s() - seconds, SETTINGS[name]
+    case = replace(case, workers=own.workers if setting.has_workers else 0)
     figures: dict[FeedName, list[dict[str, Any]]] = {feed: [] for feed in FEEDS}
     trainers: dict[FeedName, Process] = {}
     with ExitStack() as stack:
-        for feed in FEEDS:
+
+        def begin(feed: FeedName) -> None:
             what = TrainCase(
-                case=case, feed=feed, width=width, overrides=SETTINGS[name], device=own.device
+                case=case, feed=feed, width=width, overrides=setting.overrides, device=own.device
             )
             trainers[feed] = stack.enter_context(closing(Process(what)))
+
+        with ThreadPoolExecutor(len(FEEDS)) as pool:  # imports take longer than the blocks
+            list(pool.map(begin, FEEDS))
         step_s = trainers["ready"].facts["step_s"]
         steps = 1 if own.is_dry else min(MOST_STEPS, max(5, round(BLOCK_S / step_s)))
         took = 0.0
@@ -99,7 +117,7 @@ def _setting(
     ]
     return {
         "name": name,
-        "overrides": list(SETTINGS[name]),
+        "overrides": list(setting.overrides),
         "feeds": {
             feed: {
                 **trainers[feed].facts,

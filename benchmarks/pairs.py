@@ -36,6 +36,7 @@ def pair_config(case: Case, backend: BackendName = "cpu") -> PairConfig:
         backend=backend,
         dali=DaliConfig(**case.dali),
         threads=case.threads,
+        workers=case.workers,
         template_px=case.template_px,
         search_px=case.search_px,
         seed=case.seed,

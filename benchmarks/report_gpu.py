@@ -150,7 +150,7 @@ def _label(contestant: Mapping[str, Any]) -> str:
 
 
 def _loaders(found: Mapping[str, Any]) -> list[Block]:
-    keys = ("pairs_per_s", "cpu_ms_per_pair", "first_batch_s", "host_peak_mb", "gpu_peak_mb")
+    keys = ("pairs_per_s", "cpu_ms_per_pair", "cores_busy", "host_peak_mb")
     rows = []
     for one in found["contestants"]:
         figures = [one["summary"].get(key) for key in keys]
@@ -179,7 +179,7 @@ def _loaders(found: Mapping[str, Any]) -> list[Block]:
     )
     table = Table(
         caption="Loaders on the GPU's machine: median (quartiles)",
-        header=("contestant", "pairs/s", "CPU ms a pair", "first batch s", "host MB", "GPU MB"),
+        header=("contestant", "pairs/s", "CPU ms a pair", "cores busy", "host MB"),
         rows=tuple(rows),
         ours=frozenset(
             i for i, one in enumerate(found["contestants"]) if one["name"].startswith("dali")
@@ -188,6 +188,7 @@ def _loaders(found: Mapping[str, Any]) -> list[Block]:
     return [
         table,
         *bullets(ratios),
+        *told([f"Memory on the GPU of `dali`: {_known(found.get('gpu_mb'))} MB."]),
         Plot(chart=chart, caption=BAR_LOOK),
         *told(f"Absent: {one['name']} ({one['reason']})." for one in found["absent"]),
     ]

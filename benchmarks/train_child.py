@@ -6,7 +6,6 @@ Started by `benchmarks.train` as ``python -m benchmarks.train_child``: the first
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -16,6 +15,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.asked_process import answer_orders
 from benchmarks.case import Case
 from benchmarks.pairs import pair_config
 from benchmarks.proc import cpu_s, machine_cpu_s
@@ -23,7 +23,7 @@ from benchmarks.train_feeds import FeedName, open_feed
 from configs import strict
 from loaders.batch import PairBatch, normalise
 from loaders.sets import open_sets
-from shards.errors import KNOWN_ERRORS, SiamstreamError, one_line
+from shards.errors import SiamstreamError
 from tracker.compiled import compile_model
 from tracker.models import ModelConfig, build
 from tracker.training.config import TrainConfig
@@ -243,28 +243,5 @@ def inputs_of(batch: PairBatch) -> dict[str, Any]:
     return {**pixels, **{name: getattr(batch, name) for name in names}}
 
 
-def _answer(**facts: Any) -> None:
-    sys.stdout.write(json.dumps(facts) + "\n")
-    sys.stdout.flush()
-
-
-def main() -> int:
-    """Answer lines until there are no more; the exit status."""
-    session = None
-    try:
-        session = Session(TrainCase.read(json.loads(sys.stdin.readline())))
-        _answer(**session.facts)
-        for line in sys.stdin:
-            order = json.loads(line)
-            _answer(**getattr(session, order.pop("do"))(**order))
-    except KNOWN_ERRORS as error:
-        _answer(failed=one_line(error))
-        return 1
-    finally:
-        if session is not None:
-            session.close()
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(answer_orders(lambda facts: Session(TrainCase.read(facts))))

@@ -82,6 +82,9 @@ class PairConfig:
     threads : decoding threads of one process; 0: the cores that it may use, in training shared
         among the processes of the machine
     prefetch : batches made ahead
+    workers : processes that plan batches and read their pictures ahead, for each process that
+        trains; 0: threads of its own do it. For a GPU that decodes faster than one Python process
+        can read. For data on this machine's file systems, and not for ``zip-memory``
     timeout_s : waiting longer than this for a batch is an error, never a hang. Decoding in DALI
         and in the reference backend, which only work on bytes already read, is not interrupted
     max_bad_fraction : share of a rank's pairs that may hold a damaged picture and be replaced; 0:
@@ -109,6 +112,7 @@ class PairConfig:
     dali: DaliConfig = field(default_factory=DaliConfig)
     threads: Annotated[int, Ge(0), Le(1024)] = 0
     prefetch: Annotated[int, Ge(1), Le(1024)] = 4
+    workers: Annotated[int, Ge(0), Le(256)] = 0
     timeout_s: Annotated[float, Gt(0), Le(1e6)] = 300.0
     max_bad_fraction: Annotated[float, Ge(0), Le(0.5)] = 0.0
     pixels: PixelType = "uint8"
@@ -124,6 +128,17 @@ class PairConfig:
     def __post_init__(self) -> None:
         if self.path is not None and self.path.lstrip().startswith(PIPE):
             raise Contradiction(f"path {self.path!r}: {PIPE_RULE}", "path")
+        if self.workers and self.storage in ("sequential", "zip-memory"):
+            each = (
+                "a stream is read in one process"
+                if self.storage == "sequential"
+                else "each of them would hold a copy of all files"
+            )
+            raise Contradiction(
+                f"workers is {self.workers} with storage {self.storage!r}: {each}; give 0",
+                "workers",
+                "storage",
+            )
         ranges = self.storage != "sequential" and self.path is not None and is_url(self.path)
         if ranges and self.remote.deadline_s >= self.timeout_s:
             raise Contradiction(

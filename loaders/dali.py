@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 from nvidia.dali import fn, pipeline_def, types
 from nvidia.dali import math as dali_math
+from nvidia.dali.tensors import TensorCPU, TensorListCPU
 
 from loaders.config import DaliConfig
 from loaders.recipe import Half, Params, Recipe
@@ -48,7 +49,20 @@ def _halves(work: Work) -> tuple[tuple[Half, Crops], tuple[Half, Crops]]:
 
 
 def _inputs(prefix: str, names: tuple[str, ...]) -> list[Any]:
-    return [fn.external_source(name=f"{prefix}_{name}", no_copy=False) for name in names]
+    # Not copied: a `Handle` holds the arrays until the results are taken out.
+    return [fn.external_source(name=f"{prefix}_{name}", no_copy=True) for name in names]
+
+
+def _fed(values: Any) -> Any:
+    """What DALI takes at once: of arrays it looks at each one several times, which costs more.
+
+    Parameters
+    ----------
+    values : an array for the batch, or a list of one for each sample; both must be held by others
+    """
+    if isinstance(values, list):
+        return [TensorCPU(one) for one in values]
+    return TensorListCPU(values)
 
 
 def _occlude(picture: Any, inputs: list[Any], gpu: bool) -> Any:
@@ -292,7 +306,7 @@ class DaliBackend:
 
     def _feed(self, handle: Handle) -> None:
         for name, values in handle.inputs.items():
-            self._pipe.feed_input(name, values)
+            self._pipe.feed_input(name, _fed(values))
         self._pipe.schedule_run()
 
     def _collect(self) -> None:

@@ -19,7 +19,7 @@ from loaders.batches import Batches, Begun
 from loaders.config import BackendName, PairConfig
 from loaders.copies import Copies
 from loaders.faults import Faults
-from loaders.position import compare, describe, position
+from loaders.position import after, compare, describe, position
 from loaders.sets import Chosen
 from loaders.threads import Threads
 from loaders.work import CLOSE_S, Backend
@@ -162,12 +162,9 @@ class PairLoader:
     def __iter__(self) -> Iterator[PairBatch]:
         return self
 
-    def _after(self, position: tuple[int, int]) -> tuple[int, int]:
-        """Position one step later: the next epoch begins where no whole batch is left."""
-        epoch, consumed = position[0], position[1] + self.batch_size
-        if consumed + self.batch_size > self.config.pairs_per_epoch:
-            return epoch + 1, 0
-        return epoch, consumed
+    def _after(self, at: tuple[int, int]) -> tuple[int, int]:
+        """Position one step later."""
+        return after(at, self.config, self.batch_size)
 
     def _start(self, planned: Future[Begun]) -> Begun:
         return self._batches.start(planned.result())

@@ -18,9 +18,18 @@ from loaders.config import PairConfig
 from loaders.sets import Chosen
 from shards.errors import MismatchError
 
-__all__ = ["compare", "describe", "position"]
+__all__ = ["after", "compare", "describe", "position"]
 
 NEW_KEYS = {"drawing", "sequential"}  # that a state may lack
+
+
+def after(at: tuple[int, int], config: PairConfig, batch_size: int) -> tuple[int, int]:
+    """Position (epoch, samples consumed of it) one step later.
+
+    The next epoch begins where no whole batch is left.
+    """
+    epoch, consumed = at[0], at[1] + batch_size
+    return (epoch + 1, 0) if consumed + batch_size > config.pairs_per_epoch else (epoch, consumed)
 
 
 def describe(config: PairConfig, sets: Chosen[Any], epoch: int, consumed: int) -> dict[str, Any]:

@@ -62,17 +62,24 @@ class Planned:
     ----------
     sets, config : of the run
     rank, world_size, batch_size : which samples are this rank's
+    together : pairs that are planned together where that can be
     """
 
     def __init__(
-        self, sets: DataSets, config: PairConfig, rank: int, world_size: int, batch_size: int
+        self,
+        sets: DataSets,
+        config: PairConfig,
+        rank: int,
+        world_size: int,
+        batch_size: int,
+        together: int = PLANNED_PAIRS,
     ) -> None:
         self.sets, self._config = sets, config
         self._rank, self._world_size, self._batch_size = rank, world_size, batch_size
         self._count = len(range(rank, batch_size, world_size))
         # Where the rank's samples of several batches are evenly apart, they are planned together,
         # which costs half as much: most of it is the cost of a NumPy call, not of its numbers.
-        self._together = 1 if batch_size % world_size else max(1, PLANNED_PAIRS // self._count)
+        self._together = 1 if batch_size % world_size else max(1, together // self._count)
         self._planned: tuple[int, int, Work] | None = None  # epoch, consumed before it, batches
 
     def make(self, epoch: int, consumed: int, attempts: Attempts = NO_ATTEMPTS) -> Work:
@@ -170,4 +177,15 @@ def open_works(
             "a 'pipe:' command can only be read from start to end: give --set "
             "data.storage=sequential"
         )
-    return Planned(open_sets(config), config, rank, world_size, batch_size)
+    sets = open_sets(config)
+    if not config.workers:
+        return Planned(sets, config, rank, world_size, batch_size)
+    if sets.remote is not None:
+        sets.close()
+        raise ConfigError(
+            f"data.workers={config.workers}: worker processes read files of this machine, and the "
+            "data are behind a URL; leave it at 0, where threads keep many requests under way"
+        )
+    from loaders.workers import PlannedByWorkers
+
+    return PlannedByWorkers(sets, config, rank, world_size, batch_size)

@@ -15,7 +15,7 @@ import torch
 from click.testing import CliRunner
 
 import train
-from benchmarks import train_child
+from benchmarks.asked_process import answer_orders
 from benchmarks.case import Case
 from benchmarks.claims import claim_rows
 from benchmarks.cli import main
@@ -351,7 +351,7 @@ def test_a_training_in_a_process_of_its_own(case: Case) -> None:
     process = Process(TrainCase(case=case, feed="loader", width=NARROW, fused=False))
     assert process.block(1, 1)["steps"] == 1
     assert process.alone(0.0)["pairs_per_s"] > 0
-    process._child.kill()
+    process._asked._child.kill()
     with pytest.raises(ContestantError, match="loader optimiser not fused failed: it ended"):
         process.block(1, 1)
     process.close()
@@ -362,7 +362,7 @@ def test_a_process_says_why_it_cannot_go_on(
 ) -> None:
     what = TrainCase(case=replace(case, data="/nowhere"), feed="ready", width=NARROW)
     monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(asdict(what)) + "\n"))
-    assert train_child.main() == 1
+    assert answer_orders(lambda facts: Session(TrainCase.read(facts))) == 1
     assert json.loads(capsys.readouterr().out)["failed"].startswith("/nowhere does not exist")
 
 

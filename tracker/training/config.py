@@ -14,12 +14,12 @@ __all__ = ["FREE_KEYS", "EvaluateConfig", "TrainConfig", "free_keys"]
 # Keys of a run's configuration that do not change what is computed, but for rounding: a run goes on
 # in the same folder with other values.
 FREE_KEYS = (
-    "data.channels_last", "data.datasets", "data.max_bad_fraction", "data.path", "data.prefetch",
-    "data.remote", "data.require_all", "data.storage", "data.threads", "data.timeout_s",
-    "model.pretrained", "model.track", "train.channels_last", "train.checkpoint_every",
-    "train.checkpoint_minutes", "train.compile", "train.device", "train.epochs", "train.evaluate",
-    "train.keep", "train.keep_epochs", "train.log_every", "train.max_bad_steps",
-    "train.pictures_every", "train.threads",
+    "data.channels_last", "data.datasets", "data.max_bad_fraction", "data.path",
+    "data.prefetch", "data.remote", "data.require_all", "data.storage", "data.threads",
+    "data.timeout_s", "data.workers", "model.pretrained", "model.track", "train.channels_last",
+    "train.checkpoint_every", "train.checkpoint_minutes", "train.compile", "train.device",
+    "train.epochs", "train.evaluate", "train.keep", "train.keep_epochs", "train.log_every",
+    "train.max_bad_steps", "train.pictures_every", "train.threads",
 )  # fmt: skip
 
 

@@ -1,0 +1,208 @@
+"""Worker processes make the same batches and the same errors, and end with the loader."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import damaged
+import pytest
+from loader_contract import config_of, equal
+
+from configs.strict import ConfigError
+from loaders.config import PairConfig
+from loaders.loader import PairLoader
+from loaders.workers import PlannedByWorkers
+from shards.errors import BadSample, SiamstreamError, TooManyBadSamples
+
+
+def processes(loader: PairLoader) -> list[subprocess.Popen[bytes]]:
+    assert isinstance(loader._works, PlannedByWorkers)
+    return [worker._process for worker in loader._works._team]
+
+
+def drain(loader: PairLoader, count: int) -> None:
+    for _ in range(count):
+        next(loader)
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two sequences in which every eighth picture is damaged, as checksums tell. Read only."""
+    rows = {3 + 7 * i: name for i, name in enumerate(damaged.DAMAGES)}
+    return damaged.pack(tmp_path_factory.mktemp("broken"), rows, same_crc=False).damaged
+
+
+@pytest.mark.parametrize(("workers", "rank", "world"), [(1, 0, 1), (3, 0, 1), (2, 1, 3)])
+@pytest.mark.parametrize("backend", ["reference", "cpu", "dali-cpu"])
+def test_batches_are_those_of_one_process_over_epochs(
+    packed: Path, backend: Any, workers: int, rank: int, world: int
+) -> None:
+    alone = config_of(packed, backend)
+    with (
+        PairLoader(alone, rank, world, batch_size=6) as one,
+        PairLoader(replace(alone, workers=workers), rank, world, batch_size=6) as many,
+    ):
+        for _ in range(8):  # an epoch has four
+            assert equal(next(many), next(one))
+
+
+def test_a_loader_that_is_set_to_another_position_goes_on_there(packed: Path) -> None:
+    config = config_of(packed, pairs_per_epoch=200, workers=2)
+    with PairLoader(config, batch_size=4) as loader:
+        batches = []
+        for _ in range(9):
+            state = loader.state_dict()
+            batches.append((state, next(loader)))
+        for at in (2, 8, 3):
+            state, batch = batches[at]
+            loader.load_state_dict(state)
+            assert equal(next(loader), batch)
+
+
+def test_a_damaged_picture_is_named(broken: Path) -> None:
+    with PairLoader(config_of(broken, workers=2), batch_size=4) as loader:
+        with pytest.raises(BadSample, match=r"lasot-000000.tar: ") as caught:
+            drain(loader, 6)
+        state = loader.state_dict()
+        with pytest.raises(BadSample) as again:
+            next(loader)
+        assert str(again.value) == str(caught.value)
+        assert loader.state_dict() == state
+
+
+def test_substitutes_are_those_of_one_process(broken: Path) -> None:
+    config = config_of(broken, max_bad_fraction=0.5)
+    with (
+        PairLoader(config, batch_size=8) as one,
+        PairLoader(replace(config, workers=2), batch_size=8) as many,
+    ):
+        for _ in range(9):
+            assert equal(next(many), next(one))
+        assert many.stats()["bad"] == one.stats()["bad"] > 0
+        assert [str(e) for e in many.bad_samples] == [str(e) for e in one.bad_samples]
+
+
+def test_the_budget_is_kept(broken: Path) -> None:
+    config = config_of(broken, workers=2, max_bad_fraction=0.002)
+    with PairLoader(config, batch_size=1) as loader, pytest.raises(TooManyBadSamples):
+        drain(loader, 26)
+
+
+def test_closing_ends_the_processes(packed: Path) -> None:
+    loader = PairLoader(config_of(packed, "reference", workers=2), batch_size=4)
+    next(loader)
+    team = processes(loader)
+    assert all(process.poll() is None for process in team)
+    loader.close()
+    assert [process.poll() for process in team] == [0, 0]
+
+
+def test_a_worker_that_is_killed_is_told_of(packed: Path) -> None:
+    with PairLoader(config_of(packed, "reference", workers=1, prefetch=1), batch_size=4) as loader:
+        next(loader)
+        (process,) = processes(loader)
+        process.kill()
+        with pytest.raises(SiamstreamError, match=rf"process {process.pid} ended by signal 9"):
+            drain(loader, 20)
+
+
+def test_what_a_worker_finds_wrong_with_the_data_is_raised_here(
+    packed: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(packed, tmp_path / "data")
+    with PairLoader(config_of(tmp_path / "data", "reference", workers=1), batch_size=4) as loader:
+        shutil.rmtree(tmp_path / "data")
+        with pytest.raises(SiamstreamError):
+            drain(loader, 40)
+
+
+SCRIPT = """
+import sys
+from loaders.config import PairConfig
+from loaders.loader import PairLoader
+loader = PairLoader(PairConfig(path=sys.argv[1], workers=2, backend="reference"), batch_size=4)
+next(loader)
+print(*(worker._process.pid for worker in loader._works._team), flush=True)
+sys.stdin.read()
+"""
+
+
+def gone(pids: list[int], within_s: float = 30.0) -> bool:
+    deadline = time.monotonic() + within_s
+    left = set(pids)
+    while left and time.monotonic() < deadline:
+        for pid in list(left):
+            with suppress(OSError):
+                if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+                    continue
+            left.discard(pid)
+        time.sleep(0.05)
+    return not left
+
+
+@pytest.fixture
+def owner(packed: Path) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(packed)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+    yield process
+    process.kill()
+    process.wait()
+    for stream in (process.stdin, process.stdout):
+        assert stream is not None
+        stream.close()
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, None])
+def test_workers_end_with_their_process_however_it_ends(
+    owner: subprocess.Popen[str], how: signal.Signals | None
+) -> None:
+    assert owner.stdin is not None
+    assert owner.stdout is not None
+    pids = [int(word) for word in owner.stdout.readline().split()]
+    assert len(pids) == 2
+    if how is None:
+        owner.stdin.close()  # it comes to its end without closing the loader
+    else:
+        os.kill(owner.pid, how)
+    owner.wait(60)
+    assert gone(pids)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"storage": "sequential"}, "a stream is read in one process"),
+        ({"storage": "zip-memory"}, "a copy of all files"),
+    ],
+)
+def test_storages_that_workers_cannot_share_are_refused(more: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        PairConfig(workers=2, **more)
+
+
+def test_data_behind_a_url_are_refused(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from loaders import works
+
+    class Remote:
+        def close(self, wait: bool = True) -> None:
+            pass
+
+    real = works.open_sets
+    monkeypatch.setattr(works, "open_sets", lambda config: replace(real(config), remote=Remote()))
+    with pytest.raises(ConfigError, match="worker processes read files of this machine"):
+        PairLoader(config_of(packed, "reference", workers=1), batch_size=4)
