@@ -87,7 +87,7 @@ def hand_over(
     """Batch of uint8 pixels as the class of work wants it: normalised to float32 in ``plain``.
 
     For the consumer's process, which is the cheapest place: a worker that normalises sends four
-    times the bytes. It is the step that `PairLoader` takes itself.
+    times the bytes. The values are those of `PairLoader`.
     """
     if case.work == "plain":
         template, search = normalise(template), normalise(search)

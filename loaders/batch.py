@@ -11,7 +11,7 @@ import torch
 from loaders.config import PixelType
 from shards.pixels import MEAN_RGB, STD_RGB
 
-__all__ = ["MEAN_RGB", "STD_RGB", "PairBatch", "normalise", "torch_dtype"]
+__all__ = ["MEAN_RGB", "STD_RGB", "PairBatch", "normalise", "normalised_levels", "torch_dtype"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -86,6 +86,12 @@ def normalise(pixels: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch
     # float32 first: 1 / 255 in half precision would cost two bits. In place: a fresh block for
     # every step of the arithmetic costs as much again in page faults.
     return pixels.float().mul_(1 / (255 * std)).sub_(mean / std).to(dtype)
+
+
+def normalised_levels(dtype: torch.dtype) -> torch.Tensor:
+    """Table of what `normalise` makes of each level: (3, 256) of that type, for R, G and B."""
+    levels = torch.arange(256, dtype=torch.uint8).expand(1, 3, 1, 256)
+    return normalise(levels, dtype).reshape(3, 256)
 
 
 @functools.cache

@@ -4,8 +4,10 @@ Both release the interpreter's lock, so threads scale and no pixel crosses a pro
 crop that touches less than `REGION_SHARE` of its picture decodes only that region (nvImageCodec's
 CPU decoder, the same pixels as a whole decode); above it a whole decode by simplejpeg costs less.
 Each thread decodes and warps in buffers of its own: large blocks that are given back to the system
-and asked for again cost a page fault for every 4 KB. Warps work on four channels, for which OpenCV
-is much faster than for three.
+and asked for again cost a page fault for every 4 KB (for batches, see `loaders.blocks`). Warps work
+on four channels, for which OpenCV is much faster than for three. Floats are looked up, level by
+level, in the table of `loaders.batch.normalised_levels`: crop by crop, in the same threads, while
+the crop is in the cache.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ import simplejpeg
 import torch
 from nvidia import nvimgcodec
 
+from loaders.batch import normalised_levels
+from loaders.blocks import Blocks
 from loaders.blur import BlurStep
 from loaders.occlusion import Occluder
 from loaders.recipe import Params
@@ -33,7 +37,7 @@ from loaders.work import CLOSE_S, Crops, Pixels, Work, as_tensor
 from shards.errors import BadSample
 from shards.geometry import Float, index_affine
 
-__all__ = ["REGION_SHARE", "Bench", "CpuBackend", "blurred", "occlude", "usable_cores"]
+__all__ = ["REGION_SHARE", "Bench", "CpuBackend", "Levels", "blurred", "occlude", "usable_cores"]
 
 # Above this share of the picture's pixels, decoding the whole picture is cheaper than the region.
 REGION_SHARE = 0.7
@@ -104,6 +108,42 @@ def _motion(picture: Pixels, kernel: npt.NDArray[np.float32]) -> Any:
     return cv2.convertScaleAbs(total, alpha=1 / len(kernel))
 
 
+class Levels:
+    """Normalised floats of a crop's levels.
+
+    Parameters
+    ----------
+    dtype : of the floats
+    channels_last : crops are (S, S, 3) instead of (3, S, S)
+
+    Attributes
+    ----------
+    stored_as : NumPy's type of the memory of the floats: int16 for those of two bytes, as neither
+        NumPy nor OpenCV knows bfloat16; to look a value up is to copy its bits
+    """
+
+    def __init__(self, dtype: torch.dtype, channels_last: bool) -> None:
+        table = normalised_levels(dtype)
+        bits = (table if dtype.itemsize == 4 else table.view(torch.int16)).numpy()
+        self.stored_as: np.dtype[Any] = bits.dtype
+        self._planes = None if channels_last else bits
+        self._pixels = np.ascontiguousarray(bits.T)[None]  # (1, 256, 3)
+
+    def look_up(self, crop: Pixels, out: npt.NDArray[Any]) -> None:
+        """Write the floats of a crop.
+
+        Parameters
+        ----------
+        crop : (3, S, S) or (S, S, 3) uint8 RGB
+        out : of the same shape, of type `stored_as`, written
+        """
+        if self._planes is None:
+            cv2.LUT(crop, self._pixels, dst=out)
+            return
+        for plane, table, to in zip(crop, self._planes, out, strict=True):
+            cv2.LUT(plane, table, dst=to)
+
+
 class Bench(threading.local):
     """Decoder and buffers of one thread; what makes one crop.
 
@@ -123,6 +163,7 @@ class Bench(threading.local):
         self._whole = np.empty((frame_px, frame_px, 3), np.uint8)
         self._wide = np.empty(frame_px * frame_px * 4, np.uint8)
         self._results: dict[int, tuple[Pixels, Pixels, Pixels]] = {}
+        self._crops: dict[tuple[int, ...], Pixels] = {}
 
     def decode(
         self, crops: Crops, i: int, region: npt.NDArray[np.int64]
@@ -189,6 +230,13 @@ class Bench(threading.local):
         else:
             cv2.transform(three, params.color[i], dst=out)
 
+    def crop(self, shape: tuple[int, ...]) -> Pixels:
+        """Memory of this thread for a crop, (3, S, S) or (S, S, 3) uint8; always the same."""
+        found = self._crops.get(shape)
+        if found is None:
+            found = self._crops[shape] = np.empty(shape, np.uint8)
+        return found
+
     def _result(self, out_px: int) -> tuple[Pixels, Pixels, Pixels]:
         found = self._results.get(out_px)
         if found is None:
@@ -213,7 +261,7 @@ class _Half:
 
     crops: Crops
     regions: npt.NDArray[np.int64]  # (B, 4) xyxy, pixels of the stored pictures to decode
-    out: Pixels
+    out: npt.NDArray[Any]  # (B, 3, S, S) or (B, S, S, 3) uint8, or `Levels.stored_as`
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,13 +282,22 @@ class CpuBackend:
     frame_px : side of the stored pictures
     threads : of the pool; 0: all usable cores
     channels_last : results are (B, S, S, 3) instead of (B, 3, S, S)
+    dtype : of the results: uint8, or floats, which are normalised
     """
 
-    def __init__(self, frame_px: int, threads: int = 0, channels_last: bool = False) -> None:
+    def __init__(
+        self,
+        frame_px: int,
+        threads: int = 0,
+        channels_last: bool = False,
+        dtype: torch.dtype = torch.uint8,
+    ) -> None:
         cv2.setNumThreads(1)  # the pool is the parallelism
+        self._dtype = dtype
+        self._levels = Levels(dtype, channels_last) if dtype.is_floating_point else None
         self._channels_last, self._threads = channels_last, threads or usable_cores()
         self._pool = Threads(self._threads, "decode")
-        self._bench = Bench(frame_px)
+        self._bench, self._blocks = Bench(frame_px), Blocks()
 
     def start(self, work: Work) -> Handle:
         """Queue a task for every thread; they share the pairs out among themselves."""
@@ -266,8 +323,8 @@ class CpuBackend:
             task.result(max(0.0, deadline - time.monotonic()))
         if handle.bad:
             raise handle.bad[min(handle.bad)]
-        last = self._channels_last
-        return as_tensor(handle.template.out, last), as_tensor(handle.search.out, last)
+        last, (z, x) = self._channels_last, (handle.template.out, handle.search.out)
+        return as_tensor(z, last).view(self._dtype), as_tensor(x, last).view(self._dtype)
 
     def close(self, timeout_s: float = CLOSE_S) -> None:
         """Stop the threads; queued tasks are dropped, one that hangs is left behind."""
@@ -276,9 +333,16 @@ class CpuBackend:
     def _half(self, crops: Crops) -> _Half:
         side = crops.params.out_px
         shape = (side, side, 3) if self._channels_last else (3, side, side)
-        out = np.empty((len(crops), *shape), np.uint8)
+        kind = self._levels.stored_as if self._levels else np.uint8
+        out = self._blocks.array((len(crops), *shape), kind)
         return _Half(crops, crops.params.decoded, out)
 
     def _crop(self, half: _Half, i: int) -> None:
         picture, origin = self._bench.decode(half.crops, i, half.regions[i])
-        self._bench.render(picture, origin, half.crops.params, i, half.out[i])
+        out = half.out[i]
+        if self._levels is None:
+            self._bench.render(picture, origin, half.crops.params, i, out)
+            return
+        crop = self._bench.crop(out.shape)
+        self._bench.render(picture, origin, half.crops.params, i, crop)
+        self._levels.look_up(crop, out)

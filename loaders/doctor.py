@@ -3,8 +3,8 @@
 Every stage is measured alone, on pairs that the plan names, for one thread and for the configured
 number: *storage* (reads and checks, as found and again), *decode* (as the backend does; a whole
 decode beside it), *augment* (what the backend takes beyond decoding, its pictures being in memory),
-*plan*, *hand-over* (to the device, normalised), and then the whole loader. `loaders.advice` draws
-the conclusion.
+*plan*, *hand-over* (to the device, normalised if it is not yet), and then the whole loader.
+`loaders.advice` draws the conclusion.
 """
 
 from __future__ import annotations
@@ -322,7 +322,7 @@ class _Doctor:
         return self.batch_size * self.rate(batch)
 
     def hand_over(self, pixels: Sequence[torch.Tensor]) -> float:
-        """Pairs a second to the device, normalised if the configuration says so."""
+        """Pairs a second to the device, normalised if it is to be and is not yet."""
         cuda, dtype = self.device.type == "cuda", torch_dtype(self.config.pixels)
 
         def batch(_: int) -> None:

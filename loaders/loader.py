@@ -56,7 +56,9 @@ def make_backend(
         case "cpu":
             from loaders.cpu import CpuBackend
 
-            return name, CpuBackend(sets.crop_size, config.threads, config.channels_last)
+            # To another device travel bytes, a quarter of float32; they are normalised there.
+            dtype = torch_dtype(config.pixels) if device.type == "cpu" else torch.uint8
+            return name, CpuBackend(sets.crop_size, config.threads, config.channels_last, dtype)
         case _:
             from loaders.cpu import usable_cores
             from loaders.dali import DaliBackend
@@ -281,8 +283,9 @@ class PairLoader:
             "sample": tensor(work.plan.sample),
         }
         self._copies.join(tensors.values())
-        if self.config.pixels != "uint8":
-            for name in ("template", "search"):
+        for name in ("template", "search"):
+            # Some backends hand over floats, which are normalised already.
+            if self.config.pixels != "uint8" and tensors[name].dtype == torch.uint8:
                 tensors[name] = normalise(tensors[name], torch_dtype(self.config.pixels))
         wait_s = time.perf_counter() - started
         self._totals["batches"] += 1

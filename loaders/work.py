@@ -45,7 +45,7 @@ Pixels = npt.NDArray[np.uint8]
 CLOSE_S = 10.0  # for work under way when its results are no longer wanted
 
 
-def as_tensor(pixels: Pixels, channels_last: bool) -> torch.Tensor:
+def as_tensor(pixels: npt.NDArray[Any], channels_last: bool) -> torch.Tensor:
     """Tensor (B, 3, S, S) over an array (B, S, S, 3) if `channels_last`, else (B, 3, S, S)."""
     tensor = torch.from_numpy(pixels)
     return tensor.permute(0, 3, 1, 2) if channels_last else tensor
@@ -166,7 +166,11 @@ class Backend(Protocol):
         """Begin a batch and return a handle at once."""
 
     def finish(self, handle: Any, timeout_s: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """Wait for a batch: template and search pixels, (B, 3, S, S) uint8 RGB."""
+        """Wait for a batch: template and search pixels, (B, 3, S, S).
+
+        Their type says what they are: uint8 RGB, which a loader normalises where that is wanted,
+        or floats, which are normalised already, to the last bit as `loaders.batch.normalise` does.
+        """
 
     def close(self, timeout_s: float = CLOSE_S) -> None:
         """Give back threads and memory; waits so long at most for what is under way."""
