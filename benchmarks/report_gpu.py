@@ -37,6 +37,12 @@ def gpu_blocks(run: Mapping[str, Any]) -> list[Block]:
             found += makers[part["name"]](part["found"])
         if part["state"] != "done":
             found += told([f"Part `{part['name']}`: {part['state']} ({part['error']})."])
+    asked = {part["name"] for part in run["parts"]}
+    never = [f"`{name}`" for name in makers if name not in asked]
+    if never:
+        found += told(
+            [f"Not asked for in this run, and so not known of this GPU: {', '.join(never)}."]
+        )
     rows = tuple(
         (
             part["name"],
