@@ -8,6 +8,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from benchmarks.child_process import child_env
@@ -42,7 +43,7 @@ class AskedProcess:
         self, module: str, name: str, setup: Mapping[str, Any], limit_s: float = LIMIT_S
     ) -> None:
         self._name, self._limit_s = name, limit_s
-        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed with the process)
+        self._errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 (closed with the process)
         self._child = subprocess.Popen(
             [sys.executable, "-m", module],
             stdin=subprocess.PIPE,
@@ -100,7 +101,8 @@ class AskedProcess:
         finally:
             timer.cancel()
         if not answer or "failed" in answer:
-            self._child.wait()
+            with suppress(subprocess.TimeoutExpired):  # it may hang in its own end
+                self._child.wait(timeout=30)
             self._errors.seek(0)
             last = " | ".join(self._errors.read().strip().splitlines()[-3:])
             reason = answer.get("failed") or last or "it ended without a word"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CHECKS", "check", "environment"]
 
-# Of a check; at most half of the time that is left, but imports, a context and DALI's libraries take
+# Of a check; at most half of the time that is left, but imports, a context and the libraries take
 # ten seconds on a machine that has not read them before.
 STEP_S, LEAST_STEP_S = 60.0, 20.0
 CHECKS = {
@@ -38,7 +38,7 @@ def environment(facts: Mapping[str, Any], talk: Talk) -> dict[str, Any]:
     found: dict[str, Any] = {**_machine(), "checks": []}
     for name, what in CHECKS.items():
         left = talk.left_s() / (1 if name == "loader" else 2)
-        limit_s = min(STEP_S, max(LEAST_STEP_S, left))
+        limit_s = min(STEP_S, talk.left_s(), max(LEAST_STEP_S, left))
         answer = ask("check", own.step(limit_s, check=name), limit_s, talk.say, step=True)
         found["checks"].append(
             {

@@ -10,7 +10,7 @@ from benchmarks.case import Case
 
 __all__ = ["Facts", "Settings"]
 
-MOST_WORKERS = 6  # more than one GPU's decoders can take from
+MOST_WORKERS = 6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -31,7 +31,7 @@ __all__ = ["LIMIT", "OURS", "contestants", "found_of", "loaders", "ratios_of"]
 ROUNDS, ROUND_S = 5, 2.0  # of each contestant's clock
 DRY_ROUND_S = 0.3
 OURS = "dali"
-TUNED_PAIRS, PUBLISHED_PAIRS = 1 << 18, 1 << 15  # planned by the baselines, at once by the latter
+TUNED_PAIRS, PUBLISHED_PAIRS = 1 << 18, 1 << 16  # planned by the baselines, at once by the latter
 DEFAULT_BATCH, DRY_BATCH = 32, 4
 START_S = 90.0  # for a contestant's first batch
 
@@ -114,6 +114,8 @@ def _start_all(
     everyone = list(contestants(own))
     before = used()
     begin(next(one for one in everyone if one.name == OURS))
+    if OURS in running:
+        running[OURS].do("block", seconds=0.0)  # until all that is made ahead is there
     after = used()
     with ThreadPoolExecutor(len(everyone)) as pool:
         list(pool.map(begin, (one for one in everyone if one.name != OURS)))
@@ -179,6 +181,7 @@ def found_of(
     settings = {name: getattr(own.settings, name) for name in Settings.__dataclass_fields__}
     return {
         "settings": settings,
+        "workers": own.workers,
         "contestants": [one(name) for name in labels if any(name in one for one in rounds)],
         "ratios": ratios_of(rounds),
         "absent": [{"name": name, "reason": reason} for name, reason in absent.items()],

@@ -181,11 +181,9 @@ def ask(
 def _lines(child: subprocess.Popen[str], facts: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     assert child.stdin is not None
     assert child.stdout is not None
-    try:
+    with suppress(BrokenPipeError):  # it ended at once; what it said is reported
         child.stdin.write(json.dumps(facts))
         child.stdin.close()
-    except BrokenPipeError:
-        return  # it ended at once; what it said on stderr is reported
     with child.stdout:
         for line in child.stdout:
             if line.startswith('{"'):  # or a library's chatter

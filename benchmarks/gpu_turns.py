@@ -103,7 +103,7 @@ class Turns:
             "pairs_per_s": pairs / wall_s,
             "cpu_ms_per_pair": 1e3 * used / pairs,
             "cores_busy": used / wall_s,
-            "host_peak_mb": memory(root).own / 1e6,
+            "host_mb": memory(root).own / 1e6,
         }
 
     def close(self) -> None:

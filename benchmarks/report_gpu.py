@@ -156,7 +156,7 @@ def _label(contestant: Mapping[str, Any]) -> str:
 
 
 def _loaders(found: Mapping[str, Any]) -> list[Block]:
-    keys = ("pairs_per_s", "cpu_ms_per_pair", "cores_busy", "host_peak_mb")
+    keys = ("pairs_per_s", "cpu_ms_per_pair", "cores_busy", "host_mb")
     rows = []
     for one in found["contestants"]:
         figures = [one["summary"].get(key) for key in keys]
@@ -185,7 +185,7 @@ def _loaders(found: Mapping[str, Any]) -> list[Block]:
     )
     table = Table(
         caption="Loaders on the GPU's machine: median (quartiles)",
-        header=("contestant", "pairs/s", "CPU ms a pair", "cores busy", "host MB"),
+        header=("contestant", "pairs/s", "CPU ms a pair", "cores busy", "host MB at the end"),
         rows=tuple(rows),
         ours=frozenset(
             i for i, one in enumerate(found["contestants"]) if one["name"].startswith("dali")
@@ -194,7 +194,13 @@ def _loaders(found: Mapping[str, Any]) -> list[Block]:
     return [
         table,
         *bullets(ratios),
-        *told([f"Memory on the GPU of `dali`: {_known(found.get('gpu_mb'))} MB."]),
+        *told(
+            [
+                f"`dali` plans and reads in {found['workers']} worker processes (`data.workers`), "
+                "`dali-one-process` and `dali-default` in none. What `dali` took of the GPU's "
+                f"memory: {_known(found.get('gpu_mb'))} MB."
+            ]
+        ),
         Plot(chart=chart, caption=BAR_LOOK),
         *told(f"Absent: {one['name']} ({one['reason']})." for one in found["absent"]),
     ]
@@ -215,7 +221,7 @@ def _train(found: Mapping[str, Any]) -> list[Block]:
     return [
         Table(
             caption=f"Training {found['model']}, width {found['width']:g}, batches of "
-            f"{found['batch_size']}",
+            f"{found['batch_size']}, {found['workers']} worker processes or one process",
             header=("setting", "fed by", "steps/s", "waiting for data", "of the limit"),
             rows=tuple(rows),
             words=2,

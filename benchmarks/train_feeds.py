@@ -18,6 +18,7 @@ from benchmarks.contestants.zip_published import data_loader
 from benchmarks.pairs import pair_config
 from loaders.batch import PairBatch
 from loaders.loader import PairLoader
+from loaders.workers import AHEAD
 
 __all__ = ["FEEDS", "Feed", "FeedName", "ReadyFeed", "ZipFeed", "open_feed"]
 
@@ -122,4 +123,4 @@ def open_feed(
     loader = PairLoader(config, device=device, batch_size=case.batch_size)
     if name == "ready":
         return ReadyFeed(loader), 0
-    return loader, config.prefetch
+    return loader, config.prefetch + AHEAD * config.workers

@@ -62,6 +62,7 @@ class Setting:
         cache; None where that is not known
     pictures, data_bytes : of the data sets
     memory_bytes : that programs and page cache can still take
+    storage, workers : of the configuration
     connections, ahead_mb, cache_gb : of remote data; 0 connections: the data are not behind a URL
     """
 
@@ -78,6 +79,8 @@ class Setting:
     connections: int = 0
     ahead_mb: float = 0.0
     cache_gb: float = 0.0
+    storage: str = "auto"
+    workers: int = 0
 
 
 def _pool_ms(stages: Sequence[Stage]) -> float:
@@ -109,7 +112,11 @@ def advice(stage: StageName, setting: Setting) -> list[str]:
         case "decode" | "augment":
             return _pixel_advice(stage, setting)
         case "plan":
-            return ["larger batches: a batch is planned at once, at a nearly constant price"]
+            told = ["larger batches: a batch is planned at once, at a nearly constant price"]
+            shared = setting.storage not in ("sequential", "zip-memory")
+            if shared and not setting.connections and not setting.workers:
+                told.append("data.workers=4: processes that plan, and read, beside this one")
+            return told
         case "hand-over":
             return _hand_over_advice(setting)
 
@@ -184,7 +191,7 @@ def _pixel_advice(stage: StageName, setting: Setting) -> list[str]:
 
 
 def _hand_over_advice(setting: Setting) -> list[str]:
-    if setting.pixels == "uint8":
+    if setting.pixels == "uint8" or (setting.backend == "cpu" and not setting.cuda):
         return ["fewer bytes: a smaller data.search_px or data.template_px; data.channels_last"]
     return [
         f"data.pixels=uint8, and loaders.batch.normalise on the device: {setting.pixels} is made "

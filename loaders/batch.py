@@ -5,13 +5,23 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy.typing as npt
 import torch
 
 from loaders.config import PixelType
 from shards.pixels import MEAN_RGB, STD_RGB
 
-__all__ = ["MEAN_RGB", "STD_RGB", "PairBatch", "normalise", "normalised_levels", "torch_dtype"]
+__all__ = [
+    "MEAN_RGB",
+    "STD_RGB",
+    "PairBatch",
+    "as_tensor",
+    "normalise",
+    "normalised_levels",
+    "torch_dtype",
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -60,6 +70,12 @@ TENSOR_FIELDS = (
     "positive",
     "sample",
 )
+
+
+def as_tensor(pixels: npt.NDArray[Any], channels_last: bool) -> torch.Tensor:
+    """Tensor (B, 3, S, S) over an array (B, S, S, 3) if `channels_last`, else (B, 3, S, S)."""
+    tensor = torch.from_numpy(pixels)
+    return tensor.permute(0, 3, 1, 2) if channels_last else tensor
 
 
 def torch_dtype(pixels: PixelType) -> torch.dtype:

@@ -18,6 +18,8 @@ import numpy.typing as npt
 
 __all__ = ["Blocks"]
 
+Block = npt.NDArray[Any]
+
 # Blocks of one size that wait to be used: both halves of a batch. What comes beyond them is freed.
 SPARE = 2
 
@@ -26,7 +28,8 @@ class Blocks:
     """See the module. Any thread may ask, and any may let go last."""
 
     def __init__(self) -> None:
-        self._spare: dict[int, deque[npt.NDArray[np.uint8]]] = {}  # by bytes
+        self._spare: dict[int, deque[Block]] = {}  # by bytes
+        self._lent: dict[int, tuple[weakref.ref[Block], Block]] = {}  # by identity of the reference
 
     def array(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         """Array that is not initialised, as of `numpy.empty`."""
@@ -39,5 +42,11 @@ class Blocks:
         # `block.data` is a memoryview. A view of a NumPy array refers to the array at the root,
         # past those between: of all that is made of the result that is `whole`, and not `block`.
         whole = np.frombuffer(block.data, dtype)
-        weakref.finalize(whole, spare.append, block).atexit = False
+        reference = weakref.ref(whole, self._back)
+        self._lent[id(reference)] = reference, block
         return whole.reshape(shape)
+
+    def _back(self, reference: weakref.ref[Block]) -> None:
+        """Take a block back to which nothing refers any more."""
+        _, block = self._lent.pop(id(reference))
+        self._spare[block.nbytes].append(block)

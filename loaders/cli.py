@@ -147,7 +147,8 @@ def show(
     if backend is not None:
         config = replace(config, backend=backend)
     # uint8 pixels are what the other types are computed from
-    config = replace(config, pixels="uint8", channels_last=True)
+    # One process plans and reads: what is drawn is looked for pair by pair.
+    config = replace(config, pixels="uint8", channels_last=True, workers=0)
     if end > config.pairs_per_epoch:
         raise click.UsageError(
             f"sample {end - 1}: an epoch has {config.pairs_per_epoch:,} (data.pairs_per_epoch)"

@@ -27,13 +27,13 @@ import simplejpeg
 import torch
 from nvidia import nvimgcodec
 
-from loaders.batch import normalised_levels
+from loaders.batch import as_tensor, normalised_levels
 from loaders.blocks import Blocks
 from loaders.blur import BlurStep
 from loaders.occlusion import Occluder
 from loaders.recipe import Params
 from loaders.threads import Threads
-from loaders.work import CLOSE_S, Crops, Pixels, Work, as_tensor
+from loaders.work import CLOSE_S, Crops, Pixels, Work
 from shards.errors import BadSample
 from shards.geometry import Float, index_affine
 

@@ -19,9 +19,10 @@ from nvidia.dali import fn, pipeline_def, types
 from nvidia.dali import math as dali_math
 from nvidia.dali.tensors import TensorCPU, TensorListCPU
 
+from loaders.batch import as_tensor
 from loaders.config import DaliConfig
 from loaders.recipe import Half, Params, Recipe
-from loaders.work import CLOSE_S, Crops, Work, as_tensor
+from loaders.work import CLOSE_S, Crops, Work
 from shards.errors import BadSample, SiamstreamError, StorageError
 
 __all__ = ["DaliBackend", "decode", "region_inputs"]
@@ -273,7 +274,13 @@ class DaliBackend:
         with self._lock:
             while len(self._pending) >= self._most_pending:
                 self._collect()
-            self._feed(handle)
+            try:
+                self._feed(handle)
+            except BaseException:
+                self._pipe = self._built()  # some inputs hold what goes with this handle
+                for pending in self._pending:
+                    self._feed(pending)
+                raise
             self._pending.append(handle)
         return handle
 
@@ -316,7 +323,11 @@ class DaliBackend:
         it. It is built anew and given the oldest batch alone, which tells whether the picture is in
         that, and then the others. The sample is named when its own batch is asked for.
         """
-        handle = self._pending.popleft()
+        # It is held until the graph is done with its arrays, which are not copied.
+        handle = self._pending[0]
+        if handle.result is not None:  # an interrupt came between the last two lines
+            self._pending.popleft()
+            return
         try:
             handle.result = self._take()
         except RuntimeError:
@@ -329,9 +340,9 @@ class DaliBackend:
                     f"DALI failed on pictures that it can decode: {_reason(error)}"
                 )
                 self._pipe = self._built()
-            for pending in self._pending:
+            for pending in list(self._pending)[1:]:
                 self._feed(pending)
-        handle.inputs = {}
+        self._pending.popleft().inputs = {}
 
     def _take(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Results of the oldest batch in the graph."""

@@ -405,6 +405,8 @@ def _examined(doctor: _Doctor) -> Examination:
             connections=config.remote.connections if doctor.sets.remote else 0,
             ahead_mb=config.remote.ahead_mb,
             cache_gb=config.remote.cache_gb,
+            storage=config.storage,
+            workers=config.workers,
         ),
         stages=(storage, *pooled, *beside),
         whole_decode=doctor.whole_decode(),

@@ -377,7 +377,4 @@ class PairLoader:
         self._ahead.clear()
         self._backend.close(limit_s if ended else 0.0)
         self._faults.sum_up()
-        if ended:
-            self._works.close()
-        else:
-            self.sets.close(wait=False)
+        self._works.close(wait=ended)

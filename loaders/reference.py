@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from PIL import Image
 
+from loaders.batch import as_tensor
 from loaders.blur import BlurStep
 from loaders.occlusion import Occluder
 from loaders.recipe import Params
-from loaders.work import CLOSE_S, Crops, Pixels, Work, as_tensor
+from loaders.work import CLOSE_S, Crops, Pixels, Work
 from shards.geometry import Float, region_affine
 
 __all__ = ["ReferenceBackend", "blur", "color", "decode", "occlude", "render", "sample", "warp"]

@@ -342,8 +342,9 @@ class Sequential:
         self._progress.stop.set()
         self._source.abort()
 
-    def close(self) -> None:
-        """Close the shards that are open."""
-        if self._epoch is not None:
+    def close(self, wait: bool = True) -> None:
+        """Close the shards that are open, unless somebody may still read them."""
+        if wait and self._epoch is not None:
             self._epoch.close()
             self._epoch = None
+        self.sets.close(wait)

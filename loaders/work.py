@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from loaders.config import PairConfig
 from loaders.plan import (
@@ -25,6 +24,9 @@ from shards.errors import BadSample
 from shards.geometry import Float
 from shards.rng import uniforms
 
+if TYPE_CHECKING:  # worker processes plan and read without torch
+    import torch
+
 __all__ = [
     "CLOSE_S",
     "Backend",
@@ -33,7 +35,6 @@ __all__ = [
     "Source",
     "Stored",
     "Work",
-    "as_tensor",
     "augment",
     "padded",
     "prepare",
@@ -43,12 +44,6 @@ Pixels = npt.NDArray[np.uint8]
 
 
 CLOSE_S = 10.0  # for work under way when its results are no longer wanted
-
-
-def as_tensor(pixels: npt.NDArray[Any], channels_last: bool) -> torch.Tensor:
-    """Tensor (B, 3, S, S) over an array (B, S, S, 3) if `channels_last`, else (B, 3, S, S)."""
-    tensor = torch.from_numpy(pixels)
-    return tensor.permute(0, 3, 1, 2) if channels_last else tensor
 
 
 class Source(Protocol):

@@ -14,13 +14,16 @@ import struct
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from loaders.config import PairConfig
 from loaders.work import Crops, Work
-from shards.errors import BadSample, SiamstreamError, one_line
+from shards.errors import KNOWN_ERRORS, BadSample, MismatchError, SiamstreamError, one_line
+
+if TYPE_CHECKING:
+    from loaders.works import Works
 
 __all__ = ["Answer", "Ended", "Share", "main", "receive", "send"]
 
@@ -33,12 +36,18 @@ class Ended(Exception):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Share:
-    """What a worker is told first: the run, and which samples are its rank's."""
+    """What a worker is told first: the run, which samples are its rank's, which data were found.
+
+    Attributes
+    ----------
+    fingerprints : of `loaders.sets.Chosen.fingerprints`, which must be the same here
+    """
 
     config: PairConfig
     rank: int
     world_size: int
     batch_size: int
+    fingerprints: dict[str, str]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,31 +127,40 @@ def _read(work: Work) -> tuple[Answer, list[bytes | memoryview]]:
 
 
 def main(fd: int) -> None:
-    """Answer positions with batches until the socket `fd` is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the loader's process decides when to end
+    """Answer positions with batches, or with errors, until the socket `fd` is closed."""
+    # The loader's process decides when to end: one that is asked to stop still needs batches.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     with socket.socket(fileno=fd) as asks, suppress(Ended):
         share, _ = receive(asks)
-        try:
-            _serve(asks, share)
-        except (SiamstreamError, OSError, MemoryError) as error:
-            send(asks, error if isinstance(error, SiamstreamError) else _plain(error))
+        works: Works | None = None
+        while True:
+            at, _ = receive(asks)
+            try:
+                works = works or _opened(share)
+                answer, parts = _made(works, at)
+            except (*KNOWN_ERRORS, OSError, MemoryError) as error:
+                known = isinstance(error, KNOWN_ERRORS)
+                send(asks, error if known else SiamstreamError(f"{one_line(error)} (in a worker)"))
+            else:
+                send(asks, answer, parts)
 
 
-def _plain(error: Exception) -> SiamstreamError:
-    return SiamstreamError(f"{type(error).__name__}: {one_line(error)}")
-
-
-def _serve(asks: socket.socket, share: Share) -> None:
+def _opened(share: Share) -> Works:
     from loaders.sets import open_sets
     from loaders.works import Planned
 
     sets = open_sets(share.config)
-    works = Planned(
-        sets, share.config, share.rank, share.world_size, share.batch_size, together=0
-    )  # the batches that follow are other workers'
-    while True:
-        at, _ = receive(asks)
-        work = works.make(*at)
-        works.announce(work)
-        answer, parts = _read(work)
-        send(asks, answer, parts)
+    if sets.fingerprints() != share.fingerprints:
+        raise MismatchError(
+            "data.workers: a worker process found other data than the loader that started it; were "
+            "they packed anew meanwhile? Start again"
+        )
+    # Not several batches together: those that follow are other workers'.
+    return Planned(sets, share.config, share.rank, share.world_size, share.batch_size, together=0)
+
+
+def _made(works: Works, at: tuple[int, int]) -> tuple[Answer, list[bytes | memoryview]]:
+    work = works.make(*at)
+    works.announce(work)
+    return _read(work)

@@ -1,7 +1,7 @@
 """Batches planned and read by worker processes (``data.workers``).
 
-Planning, reading and verifying a pair takes a tenth of a millisecond of Python, of which one thread
-runs at a time, while one GPU can decode more than ten thousand pairs a second. Here each of several
+Pairs are planned, read and verified in Python, of which one thread runs at a time, and a GPU can
+decode more than one process can hand to it (``python -m benchmarks gpu``). Here each of several
 processes does it for every n-th batch; the loader's own process only receives the bytes and hands
 them on. The pairs and their pixels are the same, and so are errors and substitutes: a
 pair that must be replaced is planned and read in the loader's process, as without workers.
@@ -10,13 +10,17 @@ pair that must be replaced is planned and read in the loader's process, as witho
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
+import time
 import weakref
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import cycle
+from typing import Any
 
 from loaders.config import PairConfig
 from loaders.position import after
@@ -28,8 +32,8 @@ from shards.errors import BadSample, SiamstreamError
 
 __all__ = ["PlannedByWorkers"]
 
-AHEAD = 2  # batches that each worker is asked for at once
-END_S = 2.0  # for a worker to end by itself
+AHEAD = 2  # batches that each worker is asked for at once: one waits in its socket, one is made
+END_S = 2.0  # for workers to end by themselves
 _MAIN = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[2]); "
     "from loaders.worker import main; main(int(sys.argv[1]))"
@@ -60,73 +64,89 @@ class _Worker:
     """One process and our end of its socket."""
 
     def __init__(self, share: Share) -> None:
-        self._socket, theirs = socket.socketpair()
+        self.socket, theirs = socket.socketpair()
         with theirs:
             # Not by fork, which a process with threads and a CUDA context must not, and not by
-            # multiprocessing, which would run the main script again.
-            self._process = subprocess.Popen(
+            # multiprocessing, which would run the main script again. In a session of its own: what
+            # a terminal sends to all processes is the loader's to decide on.
+            self.process = subprocess.Popen(
                 [sys.executable, "-c", _MAIN, str(theirs.fileno()), json.dumps(sys.path)],
                 stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
+                start_new_session=True,
             )
-        self._unwanted = 0  # answers that are under way and that nobody waits for
-        self._at_end = weakref.finalize(self, _end, self._socket, self._process)
-        send(self._socket, share)
+        self._waiting = self._unwanted = 0  # answers to come, and those that nobody waits for
+        self._send(share)
+
+    def _send(self, what: Share | Position) -> None:
+        with suppress(Ended):  # what it said last is read first, see `answer`
+            send(self.socket, what)
 
     def ask(self, at: Position) -> None:
         """Ask for a batch."""
-        try:
-            send(self._socket, at)
-        except Ended as error:
-            raise self._gone() from error
+        while self._unwanted:  # else both sides may wait until the other reads
+            self._receive()
+            self._unwanted -= 1
+        self._send(at)
+        self._waiting += 1
 
     def drop(self) -> None:
-        """Do not wait for the oldest batch that was asked for."""
-        self._unwanted += 1
+        """Let nobody wait for what was asked for; an error of it is nobody's."""
+        self._unwanted = self._waiting
 
     def answer(self) -> tuple[Answer, memoryview]:
-        """Wait for the oldest batch that was asked for and not dropped."""
-        while True:
-            try:
-                answer, block = receive(self._socket)
-            except Ended as error:
-                raise self._gone() from error
-            if isinstance(answer, SiamstreamError):
-                raise answer
-            if not self._unwanted:
-                return answer, block
-            self._unwanted -= 1
+        """Wait for the oldest batch that was asked for."""
+        answer, block = self._receive()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer, block
+
+    def _receive(self) -> tuple[Any, memoryview]:
+        try:
+            found = receive(self.socket)
+        except Ended as error:
+            raise self._gone() from error
+        self._waiting -= 1
+        return found
 
     def _gone(self) -> SiamstreamError:
         try:
-            status = self._process.wait(END_S)
+            status = self.process.wait(END_S)
         except subprocess.TimeoutExpired:
             return SiamstreamError("data.workers: the loader was closed while a batch was read")
         how = f"signal {-status}" if status < 0 else f"exit status {status}"
         return SiamstreamError(
-            f"data.workers: worker process {self._process.pid} ended by {how}; what it said "
-            "stands above. If the machine ran out of memory, take fewer workers"
+            f"data.workers: worker process {self.process.pid} ended by {how}; if it said why, that "
+            "stands above. Where the machine ran out of memory, take fewer workers"
         )
 
-    def stop(self) -> None:
-        """Make whoever waits for an answer fail, and the process end."""
-        try:
-            self._socket.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            return  # it is gone already
 
-    def close(self) -> None:
-        """End the process."""
-        self._at_end()
+def _shut(ours: socket.socket) -> None:
+    """Make both sides see the end, whoever else holds the socket."""
+    with suppress(OSError):  # it is gone already
+        ours.shutdown(socket.SHUT_RDWR)
 
 
-def _end(ours: socket.socket, process: subprocess.Popen[bytes]) -> None:
-    ours.close()
-    try:
-        process.wait(END_S)
-    except subprocess.TimeoutExpired:  # as in a read that hangs
-        process.kill()
-        process.wait()
+def _end(team: list[_Worker], owner: int, wait_s: float = END_S) -> None:
+    """End all processes of a team, if this is the process that started them."""
+    if os.getpid() != owner:
+        return
+    for worker in team:
+        _shut(worker.socket)
+        worker.socket.close()
+    if not _ended(team, wait_s):  # as in a read that hangs
+        for worker in team:
+            worker.process.kill()
+        _ended(team, END_S)  # the system may not let go of such a one
+
+
+def _ended(team: list[_Worker], within_s: float) -> bool:
+    deadline = time.monotonic() + within_s
+    for worker in team:
+        with suppress(subprocess.TimeoutExpired):
+            worker.process.wait(max(0.0, deadline - time.monotonic()))
+    return all(worker.process.returncode is not None for worker in team)
 
 
 class PlannedByWorkers(Planned):
@@ -141,8 +161,15 @@ class PlannedByWorkers(Planned):
         self, sets: DataSets, config: PairConfig, rank: int, world_size: int, batch_size: int
     ) -> None:
         super().__init__(sets, config, rank, world_size, batch_size)
-        share = Share(config=config, rank=rank, world_size=world_size, batch_size=batch_size)
+        share = Share(
+            config=config,
+            rank=rank,
+            world_size=world_size,
+            batch_size=batch_size,
+            fingerprints=sets.fingerprints(),
+        )
         self._team: list[_Worker] = []
+        self._at_end = weakref.finalize(self, _end, self._team, os.getpid())
         try:
             for _ in range(config.workers):
                 self._team.append(_Worker(share))
@@ -163,7 +190,7 @@ class PlannedByWorkers(Planned):
     def _ask(self, at: Position) -> None:
         """Ask for a batch and those after it, unless they were asked for."""
         if self._asked and self._asked[0][0] != at:  # the loader was set to another position
-            for _, worker in self._asked:
+            for worker in self._team:
                 worker.drop()
             self._asked.clear()
         if self._asked:
@@ -201,16 +228,14 @@ class PlannedByWorkers(Planned):
     def stop(self) -> None:
         """Make a `make` under way fail soon."""
         for worker in self._team:
-            worker.stop()
+            _shut(worker.socket)
         super().stop()
 
-    def close(self) -> None:
+    def close(self, wait: bool = True) -> None:
         """End the processes and close the data sets."""
-        for worker in self._team:
-            worker.stop()
-        for worker in self._team:
-            worker.close()
-        super().close()
+        if self._at_end.detach():
+            _end(self._team, os.getpid(), END_S if wait else 0.0)
+        super().close(wait)
 
 
 def _with(crops: Crops, sources: list[_Received]) -> Crops:

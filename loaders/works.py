@@ -51,8 +51,11 @@ class Works(Protocol):
     def stop(self) -> None:
         """Make a `make` under way end soon; called from another thread."""
 
-    def close(self) -> None:
-        """Give back what is open; no `make` is under way."""
+    def close(self, wait: bool = True) -> None:
+        """Give back what is open, or without `wait` only what nobody can be using.
+
+        With `wait` no `make` is under way.
+        """
 
 
 class Planned:
@@ -147,9 +150,9 @@ class Planned:
         """Let those fail soon who wait for bytes of a remote storage."""
         self.sets.stop()
 
-    def close(self) -> None:
+    def close(self, wait: bool = True) -> None:
         """Close the data sets."""
-        self.sets.close()
+        self.sets.close(wait)
 
 
 def open_works(

@@ -31,8 +31,8 @@ def _rounds(count: int) -> list[dict[str, dict[str, Any]]]:
         {
             name: {
                 "pairs_per_s": rate + 10 * number, "cpu_ms_per_pair": 0.1,
-                "host_peak_mb": 900.0, "gpu_peak_mb": None if name == "zip-tuned" else 700.0,
-                **({} if name == "decode-only" else {"cores_busy": 1.5, "first_batch_s": 0.5}),
+                "host_mb": 900.0,
+                **({} if name == "decode-only" else {"cores_busy": 1.5}),
             }
             for name, rate in rates.items()
         }
@@ -101,7 +101,7 @@ def answers(rounds: int = 3, error: str = "ended by SIGSEGV: x") -> dict[str, An
         "parity-best": {**compared, "hw_decoder_load": 0.9},
         "loaders": found_of(own, _rounds(rounds), LABELS, {"zip-published": error}),
         "train": {
-            "model": "spm_alexnet", "width": 1.0, "batch_size": 32,
+            "model": "spm_alexnet", "width": 1.0, "batch_size": 32, "workers": 6,
             "settings": [
                 {
                     "name": "bf16", "overrides": ["train.amp=bf16"],

@@ -12,9 +12,9 @@ the price of processes. One OpenCV thread a worker; glibc's moving mmap threshol
 workers grow by gigabytes, is pinned. Pairs, crops, colours and the layout of the pixels are those
 of our ``cpu`` backend. In its favour: it does not check the bytes that it reads.
 
-In the class ``plain`` the workers send uint8 all the same and the consumer's process normalises,
-with the step that our loader takes there too: floats made in a worker would be four times the
-shared memory, and fresh pages are what a batch from a process costs.
+In the class ``plain`` the workers send uint8 all the same and the consumer's process normalises:
+floats made in a worker would be four times the shared memory, and fresh pages are what a batch from
+a process costs.
 """
 
 from __future__ import annotations

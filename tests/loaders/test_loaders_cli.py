@@ -51,6 +51,17 @@ def test_sample_is_the_loaders(packed: Path, config: Path, tmp_path: Path, backe
     assert (difference == 0).mean() > 0.95
 
 
+def test_worker_processes_of_the_configuration_are_left_out(
+    packed: Path, config: Path, tmp_path: Path
+) -> None:
+    config.write_text(config.read_text() + "  workers: 2\n")
+    out = tmp_path / "pair.png"
+    result = run(
+        "--config", config, "--data", packed, "--samples", "3:5", "--kind", "any", "--out", out
+    )
+    assert result.exit_code == 0, result.output
+
+
 def test_a_sheet_of_samples(packed: Path, config: Path, tmp_path: Path) -> None:
     out = tmp_path / "pairs.png"
     result = run(

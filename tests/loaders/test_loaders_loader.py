@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import threading
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,15 +13,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import synthetic
+import torch
 from loader_contract import BACKENDS, config_of, equal
 
 from configs.strict import ConfigError
 from loaders.batch import PairBatch
 from loaders.config import PairConfig
-from loaders.loader import PairLoader
+from loaders.loader import PairLoader, make_backend
 from loaders.plan import SamplerConfig
 from loaders.recipe import Augment, Recipe
-from loaders.sets import DataSet
+from loaders.sets import DataSet, open_sets
+from loaders.work import prepare
 from shards.errors import BadSample, DataError, FormatError, MismatchError, StorageError
 from shards.index import Index
 
@@ -372,3 +376,21 @@ def test_what_is_wrong_with_batches_that_are_dropped_is_nobodys_error(
         monkeypatch.setattr(DataSet, "read", plain)
         loader.load_state_dict(state)
         assert [next(loader).sample.tolist() for _ in range(2)] == [[2, 3], [4, 5]]
+
+
+def test_dali_is_given_arrays_that_live_until_their_batch_is_taken_out(packed: Path) -> None:
+    config = config_of(packed, "dali-cpu", prefetch=2)
+    sets = open_sets(config)
+    _, backend = make_backend(config, sets, 4, torch.device("cpu"))
+    seen = []
+    for first in range(0, 24, 4):
+        handle = backend.start(prepare(sets, config, 0, first, 4))
+        held = [*handle.inputs["x_encoded"], handle.inputs["x_matrix"]]
+        seen.append([weakref.ref(array) for array in held])
+        del held
+        gc.collect()
+        assert all(one() is not None for one in seen[-1])
+        backend.finish(handle, 60)
+    assert all(one() is None for one in seen[0])  # and not for ever
+    backend.close()
+    sets.close()
