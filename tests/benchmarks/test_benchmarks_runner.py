@@ -70,6 +70,7 @@ def test_end_to_end_json(compared: tuple[Result, Path], data: Path) -> None:
         "search_px": 255,
         "seed": 7,
         "limit_s": 0.0,
+        "workers": 0,
         "dali": {},
     }
     assert {"cpu", "cores_usable", "versions", "commit", "python", "gpus"} <= set(

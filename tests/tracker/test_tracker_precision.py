@@ -87,9 +87,9 @@ def test_rounding_does_not_make_anchors_tie_and_keeps_most_proposals(batches):
     assert torch.stack(kept).mean() > 0.75
 
 
-# Trainings of a quarter of a minute are for `make test-services`; the others have their parts.
-LONG = ("spm_r18c4", "siamrpn_alexnet")
-TRAINED = [pytest.param(n, marks=pytest.mark.services) if n in LONG else n for n in NAMES]
+# For `make test-services`: a processor without bfloat16 takes minutes for each. The tests above
+# compare single steps of every model.
+TRAINED = [pytest.param(name, marks=pytest.mark.services) for name in NAMES]
 
 
 @pytest.mark.slow
