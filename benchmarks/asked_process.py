@@ -11,8 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from benchmarks.child_process import child_env
-from benchmarks.runner import ContestantError
+from benchmarks.child_process import ContestantError, child_env, last_words
 from shards.errors import KNOWN_ERRORS, one_line
 
 __all__ = ["AskedProcess", "answer_orders"]
@@ -58,11 +57,6 @@ class AskedProcess:
             self.close()
             raise
 
-    @property
-    def pid(self) -> int:
-        """Of the process."""
-        return self._child.pid
-
     def do(self, what: str, **more: Any) -> dict[str, Any]:
         """Give an order and wait for the answer.
 
@@ -104,8 +98,8 @@ class AskedProcess:
             with suppress(subprocess.TimeoutExpired):  # it may hang in its own end
                 self._child.wait(timeout=30)
             self._errors.seek(0)
-            last = " | ".join(self._errors.read().strip().splitlines()[-3:])
-            reason = answer.get("failed") or last or "it ended without a word"
+            said = last_words(self._errors.read())
+            reason = answer.get("failed") or said or "it ended without a word"
             raise ContestantError(f"{self._name} failed: {reason}")
         return answer
 

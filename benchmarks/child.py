@@ -15,7 +15,7 @@ from dataclasses import asdict
 from typing import Any
 
 from benchmarks.case import LEAST_ROUNDS, Case
-from benchmarks.contestants import Module, load
+from benchmarks.contestants import Module, absence, load, serving
 from benchmarks.peers import how_to_add, is_peer
 from benchmarks.proc import cpu_s, machine_cpu_s, memory, reads
 from shards.errors import KNOWN_ERRORS, one_line
@@ -44,8 +44,7 @@ def measure(module: Module, case: Case) -> dict[str, Any]:
     pairs, served = 0, None
     at_call = at_clock = reads(root)
     started = time.perf_counter()
-    batches = module.batches(case)
-    try:
+    with serving(module, case) as batches:
         for number in range(case.warmup_batches + case.batches):
             served = next(batches)
             if number == 0:
@@ -85,10 +84,6 @@ def measure(module: Module, case: Case) -> dict[str, Any]:
             "pixel_type": None if pixels is None else str(pixels.dtype).removeprefix("torch."),
             "memory_end": asdict(memory(root)),
         }
-    finally:
-        close = getattr(batches, "close", None)  # ends worker processes and threads
-        if close is not None:
-            close()
 
 
 def _tell(event: str, **facts: Any) -> None:
@@ -105,7 +100,7 @@ def main(name: str) -> int:
         hint = f"; add it with {how_to_add(name)}" if is_peer(name) else ""
         _tell("absent", reason=f"needs a package that is not installed: {error}{hint}")
         return 0
-    reason = getattr(module, "absent", lambda: None)()
+    reason = absence(module)
     if reason:
         _tell("absent", reason=reason)
         return 0

@@ -11,7 +11,7 @@ from typing import Any
 
 from shards.errors import SiamstreamError
 
-__all__ = ["ROOT", "ContestantError", "answer_of", "child_env"]
+__all__ = ["ROOT", "ContestantError", "answer_of", "child_env", "last_words"]
 
 ROOT = Path(__file__).resolve().parent.parent
 _LAST_LINES = 3  # of what a process that failed said
@@ -25,6 +25,11 @@ def child_env() -> dict[str, str]:
     """Environment in which ``python -m benchmarks.NAME`` is found, whatever the working folder."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     return {**os.environ, "PYTHONPATH": path}
+
+
+def last_words(said: str) -> str:
+    """Last lines of what a process said before it failed, on one line."""
+    return " | ".join(said.strip().splitlines()[-_LAST_LINES:])
 
 
 def answer_of(module: str, question: str, limit_s: float, what: str) -> dict[str, Any]:
@@ -56,7 +61,6 @@ def answer_of(module: str, question: str, limit_s: float, what: str) -> dict[str
             f"{what} took longer than {limit_s:g} s; is its storage there?"
         ) from error
     if child.returncode:
-        last = " | ".join(child.stderr.strip().splitlines()[-_LAST_LINES:])
-        raise ContestantError(f"{what} failed: {last}")
+        raise ContestantError(f"{what} failed: {last_words(child.stderr)}")
     facts: dict[str, Any] = json.loads(child.stdout)
     return facts

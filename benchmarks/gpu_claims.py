@@ -65,6 +65,10 @@ def _wait_claim(setting: str) -> Claim:
     return Claim(key=f"wait_share_{setting}", what=what, unit="", bar=WAIT)
 
 
+def _is_judged(setting: str) -> bool:
+    return not setting.endswith(CONTRAST)
+
+
 def _of_part(name: str, found: Mapping[str, Any]) -> Iterator[tuple[Claim, list[float]]]:
     """Promises of a part and their values; no values where nothing was found."""
     if name in PARITY:
@@ -78,14 +82,12 @@ def _of_part(name: str, found: Mapping[str, Any]) -> Iterator[tuple[Claim, list[
     elif name == "train":
         settings = found.get("settings", [])
         for one in settings:
-            if one["name"].endswith(CONTRAST):
-                continue
-            repeats = one["feeds"]["loader"]["repeats"]
-            yield _wait_claim(one["name"]), [run["wait_share"] for run in repeats]
+            if _is_judged(one["name"]):
+                repeats = one["feeds"]["loader"]["repeats"]
+                yield _wait_claim(one["name"]), [run["wait_share"] for run in repeats]
         for left_out in found.get("left_out", []) if settings else ["every setting"]:
-            if left_out.endswith(CONTRAST):
-                continue
-            yield _wait_claim(left_out), []
+            if _is_judged(left_out):
+                yield _wait_claim(left_out), []
     elif name == "faults":
         cases = found.get("cases", [])
         yield UNNAMED, [float(sum(map(_is_unnamed, cases)))] if cases else []

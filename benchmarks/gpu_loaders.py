@@ -88,7 +88,11 @@ def ratios_of(rounds: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, An
 
 
 def _start_all(
-    own: Facts, stack: ExitStack, absent: dict[str, str], talk: Talk
+    own: Facts,
+    everyone: Sequence[Contestant],
+    stack: ExitStack,
+    absent: dict[str, str],
+    talk: Talk,
 ) -> tuple[dict[str, AskedProcess], dict[str, Any]]:
     """Processes of all contestants, ours first, whose memory on the GPU is looked at."""
     running: dict[str, AskedProcess] = {}
@@ -111,7 +115,6 @@ def _start_all(
         memory = gpu.memory() if gpu else None
         return memory[0] if memory else None
 
-    everyone = list(contestants(own))
     before = used()
     begin(next(one for one in everyone if one.name == OURS))
     if OURS in running:
@@ -133,8 +136,9 @@ def loaders(facts: Mapping[str, Any], talk: Talk) -> dict[str, Any]:
     rounds: list[Mapping[str, Mapping[str, Any]]] = []
     absent: dict[str, str] = {}
     with ExitStack() as stack:
-        running, memory = _start_all(own, stack, absent, talk)
-        order = [one for one in contestants(own) if one.name in running]
+        everyone = list(contestants(own))
+        running, memory = _start_all(own, everyone, stack, absent, talk)
+        order = [one for one in everyone if one.name in running]
         labels = {one.name: running[one.name].facts["label"] for one in order}
         before = talk.left_s()
         for number in range(1 if own.is_dry else ROUNDS):

@@ -22,14 +22,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.child_process import child_env
+from benchmarks.child_process import child_env, last_words
 from benchmarks.nvml import Device, open_device
 from benchmarks.proc import Memory, memory, process_tree
 from shards.errors import SiamstreamError
 
 __all__ = ["Answer", "Peaks", "ask", "cuda_devices", "device"]
-
-LAST_LINES = 3  # of what a process that ended badly said
 
 
 def device() -> Device | None:
@@ -164,7 +162,7 @@ def ask(
             child.wait()
             host, gpu, _ = peaks.stop()
         errors.seek(0)
-        said = " | ".join(errors.read().strip().splitlines()[-LAST_LINES:])
+        said = last_words(errors.read())
     if late.is_set():
         failed = f"not done after its {limit_s:.0f} s, and stopped"
     elif child.returncode and not failed:
@@ -224,6 +222,6 @@ def cuda_devices(timeout_s: float = 120.0) -> int:
             "driver with nvidia-smi"
         ) from error
     if found.returncode:
-        last = " | ".join(found.stderr.strip().splitlines()[-LAST_LINES:])
+        last = last_words(found.stderr)
         raise SiamstreamError(f"torch cannot be imported: {last}")
     return int(found.stdout.split()[-1])

@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.asked_process import answer_orders
 from benchmarks.case import LEAST_ROUNDS, TAIL_BATCHES, Case
-from benchmarks.contestants import load
+from benchmarks.contestants import Module, absence, load, serving
 from benchmarks.gpu_facts import Facts
 from benchmarks.proc import cpu_s, memory
 from shards.errors import SiamstreamError
@@ -36,20 +36,16 @@ def _decoded(own: Facts) -> Generator[int, None, None]:
         yield decoder.run() // 2
 
 
-def _served(name: str, case: Case) -> Generator[int, None, None]:
+def _served(name: str, module: Module, case: Case) -> Generator[int, None, None]:
     """Pairs of each batch that a contestant hands over, which must be the planned ones."""
-    batches, first = load(name).batches(case), 0
-    try:
+    first = 0
+    with serving(module, case) as batches:
         for served in batches:
             count = len(served.sample)
             if served.sample != list(range(first, first + count)):
                 raise SiamstreamError(f"{name} handed over other samples than were planned")
             first += count
             yield count
-    finally:
-        close = getattr(batches, "close", None)  # ends worker processes and threads
-        if close is not None:
-            close()
 
 
 class Turns:
@@ -72,11 +68,11 @@ class Turns:
             label, self._pairs = "limit: DALI's decoder alone", _decoded(Facts.read(setup["facts"]))
         else:
             module = load(setup["contestant"])
-            reason = getattr(module, "absent", lambda: None)()
+            reason = absence(module)
             if reason:
                 self.facts: dict[str, Any] = {"absent": reason}
                 return
-            label, self._pairs = module.label, _served(setup["contestant"], self._case)
+            label, self._pairs = module.label, _served(self._name, module, self._case)
         next(self._pairs)
         self.facts = {"label": label}
 

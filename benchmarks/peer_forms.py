@@ -22,7 +22,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.child_process import child_env
+from benchmarks.child_process import child_env, last_words
 from benchmarks.contestants import CONTESTANTS, load
 from benchmarks.peers import interpreter
 from loaders.work import Crops
@@ -177,7 +177,7 @@ def _written(python: Path, name: str, data: Path, home: Path) -> bool:
         if done.returncode == _ABSENT:
             return False
         if done.returncode:
-            told = " | ".join(done.stderr.strip().splitlines()[-3:]) or "it ended without a word"
+            told = last_words(done.stderr) or "it ended without a word"
             raise DataError(f"{name} cannot write its form of {data}: {told}")
         shutil.rmtree(home, ignore_errors=True)
         partial.replace(home)

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from benchmarks.case import Case
-from benchmarks.child_process import ContestantError, child_env
+from benchmarks.child_process import ContestantError, child_env, last_words
 from benchmarks.contestants import BASELINES, UNIT, Entry, cannot
 from benchmarks.environment import WAIT_POLICY
 from benchmarks.peers import interpreter
@@ -127,7 +127,7 @@ def run_once(
             return Outcome(absent=events["absent"]["reason"])
         if "result" not in events or "imported" not in events:
             errors.seek(0)
-            last = " | ".join(errors.read().strip().splitlines()[-3:])
+            last = last_words(errors.read())
             reason = events.get("failed", {}).get("reason") or last or "ended without a word"
             raise ContestantError(f"contestant {entry.name} failed: {reason}")
     result = events["result"]

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from loaders.config import NOT_FOR_WORKERS
+
 __all__ = [
     "Setting",
     "Stage",
@@ -113,7 +115,7 @@ def advice(stage: StageName, setting: Setting) -> list[str]:
             return _pixel_advice(stage, setting)
         case "plan":
             told = ["larger batches: a batch is planned at once, at a nearly constant price"]
-            shared = setting.storage not in ("sequential", "zip-memory")
+            shared = setting.storage not in NOT_FOR_WORKERS
             if shared and not setting.connections and not setting.workers:
                 told.append("data.workers=4: processes that plan, and read, beside this one")
             return told

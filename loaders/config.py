@@ -16,6 +16,7 @@ from loaders.remote import RemoteConfig
 from loaders.window import SequentialConfig
 
 __all__ = [
+    "NOT_FOR_WORKERS",
     "PIPE",
     "PIPE_RULE",
     "BackendName",
@@ -28,6 +29,11 @@ __all__ = [
 BackendName = Literal["auto", "dali", "cpu", "dali-cpu", "reference"]
 PixelType = Literal["uint8", "float16", "bfloat16", "float32"]
 StorageName = Literal["auto", "shards", "zip", "zip-memory", "files", "sequential"]
+# Storages that ``workers`` cannot share, and why.
+NOT_FOR_WORKERS: Mapping[str, str] = {
+    "sequential": "a stream is read in one process",
+    "zip-memory": "each of them would hold a copy of all files",
+}
 
 PIPE = "pipe:"
 PIPE_RULE = (
@@ -128,14 +134,10 @@ class PairConfig:
     def __post_init__(self) -> None:
         if self.path is not None and self.path.lstrip().startswith(PIPE):
             raise Contradiction(f"path {self.path!r}: {PIPE_RULE}", "path")
-        if self.workers and self.storage in ("sequential", "zip-memory"):
-            each = (
-                "a stream is read in one process"
-                if self.storage == "sequential"
-                else "each of them would hold a copy of all files"
-            )
+        if self.workers and self.storage in NOT_FOR_WORKERS:
             raise Contradiction(
-                f"workers is {self.workers} with storage {self.storage!r}: {each}; give 0",
+                f"workers is {self.workers} with storage {self.storage!r}: "
+                f"{NOT_FOR_WORKERS[self.storage]}; give 0",
                 "workers",
                 "storage",
             )

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from loaders.config import PairConfig
-from loaders.work import Crops, Work
+from loaders.work import Work
 from shards.errors import KNOWN_ERRORS, BadSample, MismatchError, SiamstreamError, one_line
 
 if TYPE_CHECKING:
@@ -106,10 +106,6 @@ def _exactly(of: socket.socket, count: int) -> memoryview:
     return data
 
 
-def _without_sources(crops: Crops) -> Crops:
-    return replace(crops, sources=())
-
-
 def _read(work: Work) -> tuple[Answer, list[bytes | memoryview]]:
     parts: list[bytes | memoryview] = []
     bad: dict[int, BadSample] = {}
@@ -121,7 +117,9 @@ def _read(work: Work) -> tuple[Answer, list[bytes | memoryview]]:
                 bad[len(parts)] = error
                 parts.append(b"")
     bare = replace(
-        work, template=_without_sources(work.template), search=_without_sources(work.search)
+        work,
+        template=replace(work.template, sources=()),
+        search=replace(work.search, sources=()),
     )
     return Answer(work=bare, sizes=[len(part) for part in parts], bad=bad), parts
 

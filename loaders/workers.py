@@ -25,7 +25,7 @@ from typing import Any
 from loaders.config import PairConfig
 from loaders.position import after
 from loaders.sets import DataSet, DataSets
-from loaders.work import Crops, Work
+from loaders.work import Work
 from loaders.worker import Answer, Ended, Share, receive, send
 from loaders.works import NO_ATTEMPTS, Attempts, Planned
 from shards.errors import BadSample, SiamstreamError
@@ -211,8 +211,8 @@ class PlannedByWorkers(Planned):
         half = len(sets)
         return replace(
             work,
-            template=_with(work.template, received[:half]),
-            search=_with(work.search, received[half:]),
+            template=replace(work.template, sources=tuple(received[:half])),
+            search=replace(work.search, sources=tuple(received[half:])),
         )
 
     def announce(self, work: Work) -> None:
@@ -236,10 +236,6 @@ class PlannedByWorkers(Planned):
         if self._at_end.detach():
             _end(self._team, os.getpid(), END_S if wait else 0.0)
         super().close(wait)
-
-
-def _with(crops: Crops, sources: list[_Received]) -> Crops:
-    return replace(crops, sources=tuple(sources))
 
 
 def _is_received(work: Work) -> bool:

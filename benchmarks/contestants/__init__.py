@@ -10,7 +10,8 @@ module and one line of `CONTESTANTS`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Literal, Protocol, cast
@@ -25,9 +26,11 @@ __all__ = [
     "UNIT",
     "Entry",
     "Module",
+    "absence",
     "cannot",
     "load",
     "named",
+    "serving",
 ]
 
 Group = Literal["ours", "baseline", "peer", "limit"]
@@ -117,6 +120,24 @@ def load(name: str) -> Module:
     """Import a contestant's module."""
     module = import_module(f"{__name__}.{name.replace('-', '_')}")
     return cast("Module", module)
+
+
+def absence(module: Module) -> str | None:
+    """Why a contestant cannot run on this machine, if its module says so."""
+    reason: str | None = getattr(module, "absent", lambda: None)()
+    return reason
+
+
+@contextmanager
+def serving(module: Module, case: Case) -> Generator[Iterator[Served], None, None]:
+    """Batches of a contestant, whose worker processes and threads end with the block."""
+    batches = module.batches(case)
+    try:
+        yield batches
+    finally:
+        close = getattr(batches, "close", None)
+        if close is not None:
+            close()
 
 
 def named(names: list[str]) -> list[Entry]:

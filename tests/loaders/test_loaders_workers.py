@@ -7,9 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from typing import Any
 import damaged
 import pytest
 from loader_contract import config_of, equal
+from waiting import until
 
 from configs.strict import ConfigError
 from loaders.config import PairConfig
@@ -238,17 +237,16 @@ sys.stdin.read()
 """
 
 
-def gone(pids: list[int], within_s: float = 30.0) -> bool:
-    deadline = time.monotonic() + within_s
-    left = set(pids)
-    while left and time.monotonic() < deadline:
-        for pid in list(left):
-            with suppress(OSError):
-                if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
-                    continue
-            left.discard(pid)
-        time.sleep(0.05)
-    return not left
+def is_gone(pid: int) -> bool:
+    """Whether a process has ended, be it that nobody has waited for it yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def gone(pids: list[int]) -> bool:
+    return until(lambda: all(map(is_gone, pids)), 30)
 
 
 @pytest.fixture
