@@ -8,7 +8,6 @@ lengths, a pickled object, and bytes.
 from __future__ import annotations
 
 import pickle
-import signal
 import socket
 import struct
 from collections.abc import Sequence
@@ -126,9 +125,6 @@ def _read(work: Work) -> tuple[Answer, list[bytes | memoryview]]:
 
 def main(fd: int) -> None:
     """Answer positions with batches, or with errors, until the socket `fd` is closed."""
-    # The loader's process decides when to end: one that is asked to stop still needs batches.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
     with socket.socket(fileno=fd) as asks, suppress(Ended):
         share, _ = receive(asks)
         works: Works | None = None

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 import weakref
 from collections import deque
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import cycle
 from typing import Any
@@ -60,12 +62,26 @@ class _Received:
         return self.data_set.bad(row, reason)
 
 
+@contextmanager
+def _blocked(*numbers: signal.Signals) -> Generator[None, None, None]:
+    """Block signals in this thread, and for good in a process that it starts meanwhile.
+
+    From its first instruction on: the loader's process decides when to end, and one that is asked
+    to stop after its step still needs batches.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class _Worker:
     """One process and our end of its socket."""
 
     def __init__(self, share: Share) -> None:
         self.socket, theirs = socket.socketpair()
-        with theirs:
+        with theirs, _blocked(signal.SIGINT, signal.SIGTERM):
             # Not by fork, which a process with threads and a CUDA context must not, and not by
             # multiprocessing, which would run the main script again. In a session of its own: what
             # a terminal sends to all processes is the loader's to decide on.

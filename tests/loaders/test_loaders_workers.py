@@ -150,9 +150,10 @@ def test_a_worker_that_is_killed_is_told_of(packed: Path) -> None:
 
 
 def test_a_worker_that_hangs_does_not_keep_the_loader(packed: Path) -> None:
-    config = config_of(packed, "reference", workers=2, prefetch=1, timeout_s=1.0)
+    config = config_of(packed, "reference", workers=2, prefetch=1)
     loader = PairLoader(config, batch_size=4)
-    next(loader)
+    next(loader)  # the start of the workers may take its time
+    loader.config = replace(config, timeout_s=1.0)
     team = processes(loader)
     for process in team:
         os.kill(process.pid, signal.SIGSTOP)
